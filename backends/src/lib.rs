@@ -1,0 +1,24 @@
+//! Backends of the userspace TTM: everything that the manager gets from outside.
+//!
+//! [`ttm`] makes no system call, spawns no thread and knows no device. This crate does:
+//!
+//! - [`host`]: the machine itself. Time ([`host::WallClock`]), frames in a memfd
+//!   ([`host::MemfdPages`]), swap in an unlinked file ([`host::FileBackup`]) and threads for
+//!   background work ([`host::Threads`]).
+//! - `sim` (feature `sim`, on by default): a fake device with VRAM, copy engines, kernels and a
+//!   virtual clock, which fails when it is told to.
+//!
+//! What is not here: policy. Which object leaves, where it goes and who waits is decided in
+//! [`ttm`]; a backend does what it is asked or says why not.
+//!
+//! # Unsafe code
+//!
+//! Denied in the crate. The files that need it say so at their head:
+//! `host/file_map.rs` (a mapping becomes a [`ttm::pages::Mapped`]), `host/positional.rs` (file
+//! I/O from and to raw memory) and `sim/words.rs` (volatile words).
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod host;
+#[cfg(feature = "sim")]
+pub mod sim;

@@ -1,0 +1,2 @@
+//! An embedding example.
+fn main() {}

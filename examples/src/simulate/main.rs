@@ -1,0 +1,31 @@
+//! `simulate`: the memory manager on a fake card, as a demonstration and as a replay of traces.
+//!
+//! Here the command line is read and handed on, and the outcome becomes an exit status. The rest:
+//! - [`args`], [`size`]: what was asked for.
+//! - [`replay`]: a recorded trace of touches, against the manager and against the optimum.
+//! - [`report`]: tables, JSON, Perfetto traces, plots.
+//! - [`exit`]: failures and exit statuses.
+
+#![deny(unsafe_code)]
+
+mod args;
+mod exit;
+mod replay;
+mod report;
+mod size;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::exit::Failure;
+
+fn main() -> ExitCode {
+    exit::finish(match Cli::parse().into_command() {
+        Command::Demo(_) => Err(Failure::Refused(anyhow::anyhow!(
+            "the demo needs the manager"
+        ))),
+        Command::Replay(args) => replay::run(&args),
+    })
+}

@@ -1,0 +1,281 @@
+//! A node of the tree of holes: up to 32 entries, sorted by key.
+
+/// How many entries a node holds.
+pub(super) const WIDTH: usize = 32;
+
+/// The pages of a hole, as far as an `i16` goes.
+///
+/// So narrow that a node's weights are one cache line and are compared eight at a time; signed,
+/// because that is what x86-64 compares without further ado. Up to [`Weight::MAX`] pages (128 MiB)
+/// weights are exact.
+pub(super) type Weight = i16;
+
+/// One entry: in a leaf a hole, above it a node of the level below.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Entry {
+    /// The hole's first page; above the leaves at most the first page of any hole below.
+    pub(super) key: u64,
+    /// The page after the hole; above the leaves the number of the node below.
+    pub(super) value: u64,
+    /// The hole's weight; above the leaves the greatest weight below.
+    pub(super) weight: Weight,
+}
+
+/// Up to [`WIDTH`] entries in columns, so that a column is compared at once.
+///
+/// # Invariants
+/// Keys ascend. Past `len`, keys are `u64::MAX` and weights zero, so that neither is ever chosen.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+pub(super) struct Node {
+    weights: [Weight; WIDTH],
+    keys: [u64; WIDTH],
+    values: [u64; WIDTH],
+    len: usize,
+}
+
+impl Node {
+    pub(super) const EMPTY: Self = Self {
+        weights: [0; WIDTH],
+        keys: [u64::MAX; WIDTH],
+        values: [0; WIDTH],
+        len: 0,
+    };
+
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) const fn key(&self, slot: usize) -> u64 {
+        self.keys[slot]
+    }
+
+    pub(super) const fn value(&self, slot: usize) -> u64 {
+        self.values[slot]
+    }
+
+    pub(super) const fn weight(&self, slot: usize) -> Weight {
+        self.weights[slot]
+    }
+
+    /// How many keys are at most `key`.
+    ///
+    /// Looks at every eighth key, then at the seven after the last that passed: no branch depends
+    /// on the data.
+    #[inline]
+    pub(super) fn rank(&self, key: u64) -> usize {
+        let eighths = usize::from(self.keys[8] <= key)
+            + usize::from(self.keys[16] <= key)
+            + usize::from(self.keys[24] <= key);
+        let mut rank = 8 * eighths;
+        for &after in &self.keys[8 * eighths..8 * eighths + 8] {
+            rank += usize::from(after <= key);
+        }
+        rank
+    }
+
+    /// The greatest weight.
+    #[inline]
+    pub(super) fn widest(&self) -> Weight {
+        columns::greatest(&self.weights)
+    }
+
+    /// The first slot whose weight is at least `weight`, if there is one.
+    #[inline]
+    pub(super) fn first(&self, weight: Weight) -> usize {
+        columns::first(&self.weights, weight)
+    }
+
+    /// The slot of the least weight that is at least `weight`, if there is one.
+    #[inline]
+    pub(super) fn tightest(&self, weight: Weight) -> usize {
+        columns::tightest(&self.weights, weight)
+    }
+
+    /// A bit for each slot whose weight is at least `weight`.
+    pub(super) fn at_least(&self, weight: Weight) -> u32 {
+        let slots = self.weights.iter().enumerate();
+        slots.fold(0, |mask, (slot, &w)| mask | u32::from(w >= weight) << slot)
+    }
+
+    pub(super) const fn set(&mut self, slot: usize, entry: Entry) {
+        self.keys[slot] = entry.key;
+        self.values[slot] = entry.value;
+        self.weights[slot] = entry.weight;
+    }
+
+    pub(super) const fn set_weight(&mut self, slot: usize, weight: Weight) {
+        self.weights[slot] = weight;
+    }
+
+    pub(super) const fn set_key(&mut self, slot: usize, key: u64) {
+        self.keys[slot] = key;
+    }
+
+    /// Puts an entry before `slot`; the node is not full.
+    pub(super) fn insert(&mut self, slot: usize, entry: Entry) {
+        let len = self.len;
+        self.keys.copy_within(slot..len, slot + 1);
+        self.values.copy_within(slot..len, slot + 1);
+        self.weights.copy_within(slot..len, slot + 1);
+        self.set(slot, entry);
+        self.len = len + 1;
+    }
+
+    pub(super) fn remove(&mut self, slot: usize) {
+        let len = self.len;
+        self.keys.copy_within(slot + 1..len, slot);
+        self.values.copy_within(slot + 1..len, slot);
+        self.weights.copy_within(slot + 1..len, slot);
+        self.keys[len - 1] = u64::MAX;
+        self.weights[len - 1] = 0;
+        self.len = len - 1;
+    }
+
+    /// Moves the entries from `slot` on to a new node.
+    pub(super) fn split_off(&mut self, slot: usize) -> Self {
+        let mut upper = Self::EMPTY;
+        upper.append(self, slot);
+        self.keys[slot..].fill(u64::MAX);
+        self.weights[slot..].fill(0);
+        self.len = slot;
+        upper
+    }
+
+    /// Adds the entries of `other` from `slot` on; they fit.
+    pub(super) fn append(&mut self, other: &Self, slot: usize) {
+        let (at, count) = (self.len, other.len - slot);
+        self.keys[at..at + count].copy_from_slice(&other.keys[slot..other.len]);
+        self.values[at..at + count].copy_from_slice(&other.values[slot..other.len]);
+        self.weights[at..at + count].copy_from_slice(&other.weights[slot..other.len]);
+        self.len = at + count;
+    }
+}
+
+/// Searches of a column of weights.
+///
+/// In rows of eight with plain loops, each in a function of its own: the compiler then makes a
+/// handful of vector instructions of it, where inlining would leave 32 comparisons.
+mod columns {
+    use super::{WIDTH, Weight};
+
+    type Row = [Weight; 8];
+
+    const SLOTS: [Weight; WIDTH] = {
+        let mut slots = [0; WIDTH];
+        let mut slot = 0;
+        while slot < WIDTH {
+            slots[slot] = slot as Weight;
+            slot += 1;
+        }
+        slots
+    };
+
+    #[inline(never)]
+    pub(super) fn greatest(weights: &[Weight; WIDTH]) -> Weight {
+        let [a, b, c, d] = [row(weights, 0), row(weights, 1), row(weights, 2), row(weights, 3)];
+        let v = zip(zip(a, b, Weight::max), zip(c, d, Weight::max), Weight::max);
+        let [a, b] = [v[0].max(v[4]).max(v[2].max(v[6])), v[1].max(v[5]).max(v[3].max(v[7]))];
+        a.max(b)
+    }
+
+    #[inline(never)]
+    pub(super) fn first(weights: &[Weight; WIDTH], weight: Weight) -> usize {
+        least(|r| zip(row(weights, r), row(&SLOTS, r), |w, slot| if w >= weight { slot } else { Weight::MAX })) as usize
+    }
+
+    #[inline(never)]
+    pub(super) fn tightest(weights: &[Weight; WIDTH], weight: Weight) -> usize {
+        let tight = least(|r| zip(row(weights, r), [weight; 8], |w, weight| if w >= weight { w } else { Weight::MAX }));
+        slot_of(weights, tight)
+    }
+
+    #[inline(always)]
+    fn slot_of(weights: &[Weight; WIDTH], weight: Weight) -> usize {
+        least(|r| zip(row(weights, r), row(&SLOTS, r), |w, slot| if w == weight { slot } else { Weight::MAX })) as usize
+    }
+
+    #[inline(always)]
+    fn row(weights: &[Weight; WIDTH], row: usize) -> Row {
+        let mut copy = [0; 8];
+        copy.copy_from_slice(&weights[8 * row..8 * row + 8]);
+        copy
+    }
+
+    #[inline(always)]
+    fn zip(a: Row, b: Row, of: impl Fn(Weight, Weight) -> Weight) -> Row {
+        let mut zipped = [0; 8];
+        for column in 0..8 {
+            zipped[column] = of(a[column], b[column]);
+        }
+        zipped
+    }
+
+    #[inline(always)]
+    fn least(row: impl Fn(usize) -> Row) -> Weight {
+        let v = zip(zip(row(0), row(1), Weight::min), zip(row(2), row(3), Weight::min), Weight::min);
+        let [a, b] = [v[0].min(v[4]).min(v[2].min(v[6])), v[1].min(v[5]).min(v[3].min(v[7]))];
+        a.min(b)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(entries: &[(u64, Weight)]) -> Node {
+        let mut node = Node::EMPTY;
+        for (slot, &(key, weight)) in entries.iter().enumerate() {
+            node.insert(
+                slot,
+                Entry {
+                    key,
+                    value: key + weight as u64,
+                    weight,
+                },
+            );
+        }
+        node
+    }
+
+    #[test]
+    fn columns_are_searched_as_a_plain_loop_would() {
+        for len in 0..=WIDTH {
+            let entries: [(u64, Weight); WIDTH] =
+                core::array::from_fn(|i| (10 * i as u64, 1 + (7 * i as Weight) % 13));
+            let entries = &entries[..len];
+            let node = node(entries);
+            for key in 0..330 {
+                let rank = entries.iter().filter(|entry| entry.0 <= key).count();
+                assert_eq!(node.rank(key), rank, "{len} {key}");
+            }
+            assert_eq!(
+                node.widest(),
+                entries.iter().map(|entry| entry.1).max().unwrap_or(0)
+            );
+            for weight in 1..15 {
+                let fits = |entry: &&(u64, Weight)| entry.1 >= weight;
+                let count = entries.iter().filter(fits).count();
+                assert_eq!(node.at_least(weight).count_ones() as usize, count);
+                if let Some(best) = entries.iter().filter(fits).min_by_key(|entry| entry.1) {
+                    assert_eq!(node.key(node.tightest(weight)), best.0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_split_off_can_be_appended_again() {
+        let entries: [(u64, Weight); 20] = core::array::from_fn(|i| (3 * i as u64, 1 + i as Weight));
+        for slot in 0..=20 {
+            let mut lower = node(&entries);
+            let upper = lower.split_off(slot);
+            assert_eq!((lower.len(), upper.len()), (slot, 20 - slot));
+            assert_eq!(lower.widest(), slot as Weight);
+            lower.append(&upper, 0);
+            for (slot, entry) in entries.iter().enumerate() {
+                assert_eq!((lower.key(slot), lower.weight(slot)), *entry);
+            }
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! What a buffer object is, without its driver's type.
+
+use core::any::Any;
+
+use placement::{MemType, PageCount, PageRange, Placement, PlaceFlags};
+
+use crate::device::DeviceCore;
+use crate::driver::{Advice, BoFacts, BoKind};
+use crate::fence::Fence;
+use crate::reservation::{Borrowed, Held, LockedBy, Lockable, Member, Reservation};
+use crate::resource::{Bulk, Group, Home, Manager, Resource};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use crate::sync::{Arc, Weak};
+use crate::tt::Tt;
+
+/// A buffer object.
+pub(crate) struct BoCore {
+    pub(crate) id: u64,
+    pub(crate) device: Arc<DeviceCore>,
+    pub(crate) me: Weak<Self>,
+    pub(crate) kind: BoKind,
+    pub(crate) pages: PageCount,
+    /// The size that was asked for.
+    pub(crate) bytes: u64,
+    pub(crate) align: PageCount,
+    own: Reservation,
+    shared: Option<Arc<Reservation>>,
+    pub(crate) group: Option<Arc<Group>>,
+    seat: AtomicU32,
+    pub(crate) stamp: AtomicU64,
+    /// Handles that users hold; at zero it is on its way out.
+    pub(crate) handles: AtomicU32,
+    /// Whether `state.bulk` is some; a hint that spares a look.
+    pub(crate) in_bulk: AtomicBool,
+    state: LockedBy<BoState>,
+    pub(crate) object: Box<dyn Any + Send + Sync>,
+}
+
+/// What the reservation of an object guards.
+///
+/// # Invariants
+/// I-05: `resource` is where it is; without one it is nowhere, and `tt` says whether there is
+/// content. While `moving`, the old place is kept until the fence says that the copy is good.
+pub(crate) struct BoState {
+    pub(crate) resource: Option<Resource>,
+    pub(crate) tt: Option<Tt>,
+    pub(crate) moving: Option<Moving>,
+    pub(crate) pins: u32,
+    pub(crate) priority: u8,
+    pub(crate) advice: Advice,
+    pub(crate) content: Content,
+    pub(crate) bulk: Option<Arc<Bulk>>,
+    /// Places of the last successful validate, for I-06.
+    pub(crate) placement: Option<Placement>,
+    /// The content of a pinned object while its device is suspended.
+    pub(crate) suspended: Option<Tt>,
+}
+
+/// Whether there is something to lose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Content {
+    /// Nothing was ever written: zero, or garbage for the driver's own objects.
+    Fresh,
+    /// It has to be kept.
+    Kept,
+    /// It was thrown away with its owner's consent.
+    Purged,
+    /// It was in memory that is gone.
+    Lost,
+}
+
+/// A copy on its way, and where the content still is should it fail.
+pub(crate) struct Moving {
+    pub(crate) fence: Fence,
+    pub(crate) old: Option<OldPlace>,
+    pub(crate) old_tt: Option<Tt>,
+}
+
+/// Space that waits for the fence of the move away from it.
+pub(crate) struct OldPlace {
+    pub(crate) manager: Arc<Manager>,
+    pub(crate) number: u64,
+    pub(crate) flags: PlaceFlags,
+}
+
+/// What [`BoCore::new`] needs.
+pub(crate) struct NewBo {
+    pub(crate) kind: BoKind,
+    pub(crate) pages: PageCount,
+    pub(crate) bytes: u64,
+    pub(crate) align: PageCount,
+    pub(crate) shared: Option<Arc<Reservation>>,
+    pub(crate) group: Option<Arc<Group>>,
+    pub(crate) priority: u8,
+    pub(crate) object: Box<dyn Any + Send + Sync>,
+}
+
+impl BoCore {
+    pub(crate) fn new(device: &Arc<DeviceCore>, new: NewBo) -> Arc<Self> {
+        let device = Arc::clone(device);
+        Arc::new_cyclic(|me| Self {
+            id: device.next_id(),
+            device,
+            me: me.clone(),
+            kind: new.kind,
+            pages: new.pages,
+            bytes: new.bytes,
+            align: new.align,
+            own: Reservation::new(),
+            shared: new.shared,
+            group: new.group,
+            seat: AtomicU32::new(0),
+            stamp: AtomicU64::new(0),
+            handles: AtomicU32::new(1),
+            in_bulk: AtomicBool::new(false),
+            state: LockedBy::new(BoState {
+                resource: None,
+                tt: None,
+                moving: None,
+                pins: 0,
+                priority: new.priority,
+                advice: Advice::WillNeed,
+                content: Content::Fresh,
+                bulk: None,
+                placement: None,
+                suspended: None,
+            }),
+            object: new.object,
+        })
+    }
+
+    /// The guarded state.
+    #[inline]
+    pub(crate) fn state<'a>(&'a self, held: &Held<'a>) -> Borrowed<'a, BoState> {
+        self.state.borrow(held, self.reservation())
+    }
+
+    pub(crate) fn shares_reservation(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// Whether the last handle is gone.
+    pub(crate) fn is_released(&self) -> bool {
+        self.handles.load(crate::sync::atomic::Ordering::Acquire) == 0
+    }
+
+    /// What drivers are told.
+    pub(crate) fn facts(&self, state: &BoState) -> BoFacts {
+        BoFacts {
+            id: self.id,
+            pages: self.pages,
+            kind: self.kind,
+            mem_type: state.resource.as_ref().map(Resource::mem_type),
+            range: state.resource.as_ref().map_or(PageRange::EMPTY, span),
+            priority: state.priority,
+            pinned: state.pins > 0,
+            advice: state.advice,
+        }
+    }
+}
+
+/// First to last page of a resource; empty where pages have no addresses.
+pub(crate) fn span(resource: &Resource) -> PageRange {
+    if resource.manager().uses_frames() {
+        return PageRange::EMPTY;
+    }
+    let starts = resource.extents().iter().map(|e| e.start());
+    let ends = resource.extents().iter().map(|e| e.range().end());
+    match (starts.min(), ends.max()) {
+        (Some(start), Some(end)) => PageRange::new(start, end).expect("min is not after max"),
+        _ => PageRange::EMPTY,
+    }
+}
+
+impl BoState {
+    /// Where the entry of the object belongs: out of eviction's reach, or in order.
+    pub(crate) fn home(&self) -> Home {
+        let system = self.mem_type() == Some(MemType::SYSTEM);
+        let nothing_here = || self.tt.as_ref().is_none_or(|tt| tt.resident().is_zero());
+        if self.pins > 0 || system && nothing_here() {
+            Home::Unevictable
+        } else {
+            Home::Ordered
+        }
+    }
+
+    pub(crate) fn mem_type(&self) -> Option<MemType> {
+        self.resource.as_ref().map(Resource::mem_type)
+    }
+
+    /// Puts the entry where it belongs now.
+    pub(crate) fn update_home(&self) {
+        if let Some(resource) = &self.resource {
+            resource.set_home(self.home());
+        }
+    }
+}
+
+impl Lockable for BoCore {
+    #[inline]
+    fn reservation(&self) -> &Reservation {
+        self.shared.as_deref().unwrap_or(&self.own)
+    }
+}
+
+impl Member for BoCore {
+    #[inline]
+    fn seat(&self) -> &AtomicU32 {
+        &self.seat
+    }
+}
+
+impl BoState {
+    /// A device may have written to it from now on.
+    pub(crate) fn touched(&mut self) {
+        if self.resource.is_some() && self.content == Content::Fresh {
+            self.content = Content::Kept;
+        }
+    }
+
+    /// Tells the manager about a changed priority or group.
+    pub(crate) fn reclassify(&self) {
+        if let Some(resource) = &self.resource {
+            let manager = resource.manager();
+            manager.reclassify(resource.node(), self.priority, self.bulk.clone());
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Putting a device together.
+
+use core::fmt;
+
+use placement::{MemType, PageCount, Space, Unbounded};
+
+use crate::clock::Clock;
+use crate::driver::{CopyEngine, Driver, EngineId, Typed};
+use crate::error::{Error, Result};
+use crate::fault::Faults;
+use crate::pages::PageSource;
+use crate::resource::{Manager, MemoryKind, Region};
+use crate::sync::Arc;
+use crate::trace::Sink;
+use crate::tt::Backup;
+
+use super::Device;
+use super::core::{DeviceCore, Parts};
+
+/// The parts of a device. System memory (SYSTEM, and TT unless it gets a space of its own) is
+/// always there; everything else is added.
+pub struct DeviceBuilder<D: Driver> {
+    driver: D,
+    clock: Arc<dyn Clock>,
+    managers: [Option<Arc<Manager>>; MemType::COUNT],
+    engines: Vec<Arc<dyn CopyEngine>>,
+    source: Option<Arc<dyn PageSource>>,
+    backup: Option<Arc<dyn Backup>>,
+    system_limit: PageCount,
+    sink: Option<Arc<dyn Sink>>,
+    faults: Option<Arc<dyn Faults>>,
+    error: Option<Error>,
+}
+
+impl<D: Driver> DeviceBuilder<D> {
+    pub(super) fn new(driver: D, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            driver,
+            clock,
+            managers: [const { None }; MemType::COUNT],
+            engines: Vec::new(),
+            source: None,
+            backup: None,
+            system_limit: PageCount::MAX,
+            sink: None,
+            faults: None,
+            error: None,
+        }
+    }
+
+    /// Where system pages come from. Required.
+    #[must_use]
+    pub fn pages(mut self, source: Arc<dyn PageSource>) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// Where system pages go when memory is short. Without one nothing is swapped.
+    #[must_use]
+    pub fn backup(mut self, backup: Arc<dyn Backup>) -> Self {
+        self.backup = Some(backup);
+        self
+    }
+
+    /// How many system pages may be populated at once; without this, as many as there are.
+    #[must_use]
+    pub fn system_limit(mut self, limit: PageCount) -> Self {
+        self.system_limit = limit;
+        self
+    }
+
+    /// A memory of the device: which pages are taken is kept in `space`, the memory itself is
+    /// `region`.
+    #[must_use]
+    pub fn memory(
+        self,
+        mem_type: MemType,
+        space: Box<dyn Space>,
+        region: Arc<dyn Region>,
+    ) -> Self {
+        if space.size() > region.size() {
+            return self.wrong("a memory's space is larger than its region");
+        }
+        self.manager(mem_type, space, MemoryKind::Device(region))
+    }
+
+    /// System pages under another name, with a limit of its own: TT, or a driver's private type.
+    #[must_use]
+    pub fn frames(self, mem_type: MemType, space: Box<dyn Space>) -> Self {
+        self.manager(mem_type, space, MemoryKind::Frames)
+    }
+
+    fn manager(mut self, mem_type: MemType, space: Box<dyn Space>, kind: MemoryKind) -> Self {
+        if mem_type == MemType::SYSTEM {
+            return self.wrong("the system memory type is the manager's own");
+        }
+        let slot = &mut self.managers[mem_type.index()];
+        if slot.is_some() {
+            return self.wrong("a memory type is given twice");
+        }
+        *slot = Some(Manager::new(mem_type, kind, space));
+        self
+    }
+
+    fn wrong(mut self, why: &'static str) -> Self {
+        self.error.get_or_insert(Error::Invalid(why));
+        self
+    }
+
+    /// A copy engine; the first is [`EngineId`] 0.
+    #[must_use]
+    pub fn engine(mut self, engine: Arc<dyn CopyEngine>) -> Self {
+        if self.engines.len() > usize::from(EngineId(u8::MAX).0) {
+            return self.wrong("a device has at most 256 engines");
+        }
+        self.engines.push(engine);
+        self
+    }
+
+    /// Who receives every event.
+    #[must_use]
+    pub fn sink(mut self, sink: Arc<dyn Sink>) -> Self {
+        self.sink = Some(sink);
+        self
+    }
+
+    /// Who decides which steps fail; for tests.
+    #[must_use]
+    pub fn faults(mut self, faults: Arc<dyn Faults>) -> Self {
+        self.faults = Some(faults);
+        self
+    }
+
+    /// Makes the device.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if a part is missing or given twice.
+    pub fn build(mut self) -> Result<Device<D>> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        let Some(source) = self.source else {
+            return Err(Error::Invalid("a device needs a page source"));
+        };
+        for mem_type in [MemType::SYSTEM, MemType::TT] {
+            self.managers[mem_type.index()].get_or_insert_with(|| {
+                Manager::new(mem_type, MemoryKind::Frames, Box::new(Unbounded::new()))
+            });
+        }
+        let driver = Arc::new(self.driver);
+        let core = DeviceCore::new(Parts {
+            clock: self.clock,
+            driver: Box::new(Typed(Arc::clone(&driver))),
+            managers: self.managers,
+            engines: self.engines,
+            source,
+            backup: self.backup,
+            system_limit: self.system_limit,
+            sink: self.sink,
+            faults: self.faults,
+        });
+        Ok(Device {
+            core: Arc::new(core),
+            driver,
+        })
+    }
+}
+
+impl<D: Driver> fmt::Debug for DeviceBuilder<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DeviceBuilder({} engines)", self.engines.len())
+    }
+}

@@ -1,0 +1,192 @@
+//! The device without its driver's types: what every object of it shares.
+
+use placement::{MemType, PageCount};
+
+use crate::clock::{Clock, Time, WaitCell};
+use crate::driver::{AnyDriver, CopyEngine};
+use crate::error::{Error, Result};
+use crate::fault::{Faults, Site};
+use crate::fence::{Fence, RetireQueue};
+use crate::pages::{Budget, PageSource};
+use crate::reservation::Domain;
+use crate::resource::{Manager, Victim};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, CachePadded, Mutex, Queue, Weak};
+use crate::trace::{Event, Sink, Trace};
+use crate::tt::{Backup, Supply, Tt};
+
+pub(crate) struct DeviceCore {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) driver: Box<dyn AnyDriver>,
+    pub(crate) managers: [Option<Arc<Manager>>; MemType::COUNT],
+    pub(crate) engines: Vec<Arc<dyn CopyEngine>>,
+    pub(crate) source: Arc<dyn PageSource>,
+    pub(crate) backup: Option<Arc<dyn Backup>>,
+    pub(crate) budget: Budget,
+    pub(crate) domain: Domain,
+    pub(crate) trace: Trace,
+    has_sink: bool,
+    faults: Option<Arc<dyn Faults>>,
+    /// The last stamp that was given to an object at the end of a transaction.
+    stamps: CachePadded<AtomicU64>,
+    ids: AtomicU64,
+    live: AtomicU64,
+    lost: AtomicBool,
+    closed: AtomicBool,
+    /// Objects whose last handle was dropped.
+    pub(crate) released: Queue<Arc<dyn Victim>>,
+    /// Objects whose content is on its way, with something to give back when it has arrived.
+    pub(crate) moving: Queue<Weak<dyn Victim>>,
+    /// Pages of released objects that a device may still use.
+    pub(crate) retired_pages: Mutex<RetireQueue<Tt>>,
+    pub(crate) bell: Arc<WaitCell>,
+}
+
+/// The parts that a builder has put together.
+pub(super) struct Parts {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) driver: Box<dyn AnyDriver>,
+    pub(super) managers: [Option<Arc<Manager>>; MemType::COUNT],
+    pub(super) engines: Vec<Arc<dyn CopyEngine>>,
+    pub(super) source: Arc<dyn PageSource>,
+    pub(super) backup: Option<Arc<dyn Backup>>,
+    pub(super) system_limit: PageCount,
+    pub(super) sink: Option<Arc<dyn Sink>>,
+    pub(super) faults: Option<Arc<dyn Faults>>,
+}
+
+impl DeviceCore {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self {
+            domain: Domain::new(Arc::clone(&parts.clock)),
+            clock: parts.clock,
+            driver: parts.driver,
+            managers: parts.managers,
+            engines: parts.engines,
+            source: parts.source,
+            backup: parts.backup,
+            budget: Budget::new(parts.system_limit),
+            has_sink: parts.sink.is_some(),
+            trace: Trace::new(parts.sink),
+            faults: parts.faults,
+            stamps: CachePadded::new(AtomicU64::new(0)),
+            ids: AtomicU64::new(0),
+            live: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            released: Queue::new(),
+            moving: Queue::new(),
+            retired_pages: Mutex::new(RetireQueue::default()),
+            bell: WaitCell::new(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn manager(&self, mem_type: MemType) -> Option<&Arc<Manager>> {
+        self.managers[mem_type.index()].as_ref()
+    }
+
+    pub(crate) fn system(&self) -> &Arc<Manager> {
+        self.managers[MemType::SYSTEM.index()]
+            .as_ref()
+            .expect("every device has a system manager")
+    }
+
+    /// Fails the step that `site` names, if somebody wants it to.
+    ///
+    /// # Errors
+    /// What `error` makes.
+    #[inline]
+    pub(crate) fn probe(&self, site: Site, error: impl FnOnce() -> Error) -> Result<()> {
+        if self.fails(site) { Err(error()) } else { Ok(()) }
+    }
+
+    #[inline]
+    pub(crate) fn fails(&self, site: Site) -> bool {
+        self.faults.as_ref().is_some_and(|f| f.hit(site))
+    }
+
+    /// `n` adjoining stamps; answers the one before the first.
+    #[inline]
+    pub(crate) fn stamps(&self, n: u64) -> u64 {
+        // Relaxed: the order of stamps follows the locks under which objects get them.
+        self.stamps.fetch_add(n, Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn last_stamp(&self) -> u64 {
+        self.stamps.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn next_id(&self) -> u64 {
+        self.live.fetch_add(1, Ordering::Relaxed);
+        self.ids.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn one_less(&self) {
+        self.live.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Objects that exist, those that are being released included.
+    pub(crate) fn live(&self) -> u64 {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn emit(&self, event: Event) {
+        self.trace.emit(self.clock.now(), event);
+    }
+
+    #[inline]
+    pub(crate) fn emit_at(&self, at: Time, event: Event) {
+        self.trace.emit(at, event);
+    }
+
+    /// Emits what only a sink is interested in: the many, cheap events.
+    #[inline]
+    pub(crate) fn emit_to_sink(&self, event: impl FnOnce() -> Event) {
+        if self.has_sink {
+            self.emit(event());
+        }
+    }
+
+    pub(crate) fn supply<'a>(&'a self, fault: &'a dyn Fn(Site) -> bool) -> Supply<'a> {
+        Supply {
+            source: &*self.source,
+            backup: self.backup.as_deref(),
+            budget: &self.budget,
+            fault,
+        }
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// Notes that the device is gone. Answers whether this was the first word of it.
+    pub(crate) fn set_lost(&self) -> bool {
+        let first = !self.lost.swap(true, Ordering::AcqRel);
+        if first {
+            self.emit(Event::DeviceLost);
+        }
+        first
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_closed(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Keeps pages until nobody can reach them any more.
+    pub(crate) fn retire_pages(&self, mut tt: Tt, fences: Vec<Fence>) {
+        if fences.iter().all(Fence::is_signalled) {
+            tt.unpopulate(&self.supply(&|_| false));
+        } else {
+            self.retired_pages.lock().push(fences, tt);
+            self.clock.unpark(&self.bell);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What a driver author writes, and what they are told.
+//!
+//! A [`Driver`] answers questions of policy from [`BoFacts`] and its own per-object data; it is
+//! never handed a buffer object, and calling the device from inside an answer is refused with
+//! [`Error::Reentrant`](crate::Error::Reentrant). A [`CopyEngine`] takes [`CopyJob`]s and gives
+//! fences.
+
+use core::any::Any;
+
+use placement::{MemType, PageCount, PageRange, Place, Placement};
+use smallvec::SmallVec;
+
+use crate::error::Result;
+use crate::fence::Fence;
+use crate::pages::FrameSpan;
+use crate::sync::Arc;
+use crate::trace::Reason;
+
+/// Who reaches an object, and what its fresh pages look like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum BoKind {
+    /// Users can map it; fresh pages are zero.
+    #[default]
+    Device,
+    /// The driver's own; fresh device memory is not cleared.
+    Kernel,
+    /// Its pages belong to somebody else; it is never swapped out.
+    Imported,
+}
+
+/// Whether an object's owner needs its content.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Advice {
+    /// It does.
+    #[default]
+    WillNeed,
+    /// Evicting it may throw the content away.
+    DontNeed,
+}
+
+/// What a driver is told of an object.
+#[derive(Clone, Copy, Debug)]
+pub struct BoFacts {
+    /// The object's number, unique in the device.
+    pub id: u64,
+    /// Its size.
+    pub pages: PageCount,
+    /// Who reaches it.
+    pub kind: BoKind,
+    /// Where it is.
+    pub mem_type: Option<MemType>,
+    /// The pages that it holds there, first to last; empty where places have no addresses.
+    pub range: PageRange,
+    /// Its eviction priority.
+    pub priority: u8,
+    /// Whether it is pinned.
+    pub pinned: bool,
+    /// Whether its owner needs the content.
+    pub advice: Advice,
+}
+
+/// What a driver is told of a move.
+#[derive(Clone, Copy, Debug)]
+pub struct MoveFacts {
+    /// Where it goes from; `None` for a fresh object.
+    pub from: Option<MemType>,
+    /// Where it goes to.
+    pub to: MemType,
+    /// The pages that it will hold there, first to last.
+    pub range: PageRange,
+    /// Whether there is content to keep. Without, a move may clear or leave garbage.
+    pub has_content: bool,
+    /// Why.
+    pub why: Reason,
+}
+
+/// What becomes of a victim.
+#[derive(Clone, Debug)]
+pub enum Eviction {
+    /// It goes to one of these places.
+    To(Placement),
+    /// Its content is thrown away.
+    Discard,
+    /// It stays.
+    Never,
+}
+
+/// A copy engine of the device, in the order in which its builder was given them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct EngineId(pub u8);
+
+/// How content gets to its new place.
+#[derive(Clone, Copy, Debug)]
+pub enum Route {
+    /// Nothing is copied: the content does not matter, or the driver knows better.
+    Null,
+    /// The engine fills the new place with zeroes; without one, the CPU does.
+    Clear(Option<EngineId>),
+    /// The CPU copies, through the aperture.
+    Cpu,
+    /// An engine copies.
+    Engine(EngineId),
+    /// It has to go through this place first.
+    Hop(Place),
+}
+
+/// Policy: answers from facts. All calls come under the object's reservation; none may block for
+/// long or call the device. A panic unwinds through the manager, which undoes what it had begun.
+pub trait Driver: Send + Sync + 'static {
+    /// What the driver keeps for each object.
+    type Object: Send + Sync + 'static;
+
+    /// Where a victim goes from where it is.
+    fn evict_to(&self, bo: &BoFacts, object: &Self::Object) -> Eviction;
+
+    /// Whether evicting `bo` is worth its cost to somebody who wants pages of `window`.
+    fn worth_evicting(&self, bo: &BoFacts, object: &Self::Object, window: PageRange) -> bool {
+        let _ = (bo, object, window);
+        true
+    }
+
+    /// How a move's content gets there. Not asked between places that share the same frames.
+    fn route(&self, bo: &BoFacts, object: &Self::Object, job: &MoveFacts) -> Route;
+
+    /// The object has a new place (or none). Its content may still be on its way.
+    fn moved(&self, bo: &BoFacts, object: &Self::Object, job: &MoveFacts) {
+        let _ = (bo, object, job);
+    }
+}
+
+/// One end of a copy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// Zeroes; only as a source.
+    Zero,
+    /// System pages, in the object's order.
+    Frames(SmallVec<[FrameSpan; 1]>),
+    /// Device memory, in the object's order.
+    Device {
+        /// Which memory.
+        mem_type: MemType,
+        /// Which of its pages.
+        ranges: SmallVec<[PageRange; 1]>,
+    },
+}
+
+/// Work for a copy engine. Neither end is given to somebody else before the fence.
+#[derive(Clone, Debug)]
+pub struct CopyJob {
+    /// The object whose content it is.
+    pub object: u64,
+    /// How many pages.
+    pub pages: PageCount,
+    /// From where.
+    pub src: Side,
+    /// To where.
+    pub dst: Side,
+    /// Fences to wait for before touching either end. If one fails, so does the job, and it
+    /// touches nothing.
+    pub after: SmallVec<[Fence; 2]>,
+}
+
+/// Copies in the background, in the order of submission.
+pub trait CopyEngine: Send + Sync {
+    /// Queues a job; the fence signals after its last write, with an error if it could not be
+    /// done, in which case the source is intact.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`](crate::Error::DeviceLost) or
+    /// [`Error::Backend`](crate::Error::Backend); nothing was queued.
+    fn submit(&self, job: CopyJob) -> Result<Fence>;
+}
+
+/// The driver, with its object type put aside.
+pub(crate) trait AnyDriver: Send + Sync {
+    fn evict_to(&self, bo: &BoFacts, object: &dyn Any) -> Eviction;
+    fn worth_evicting(&self, bo: &BoFacts, object: &dyn Any, window: PageRange) -> bool;
+    fn route(&self, bo: &BoFacts, object: &dyn Any, job: &MoveFacts) -> Route;
+    fn moved(&self, bo: &BoFacts, object: &dyn Any, job: &MoveFacts);
+}
+
+/// Puts a driver's object type back.
+pub(crate) struct Typed<D>(pub(crate) Arc<D>);
+
+fn typed<D: Driver>(object: &dyn Any) -> &D::Object {
+    object
+        .downcast_ref()
+        .expect("a device makes all its objects with its driver's object type")
+}
+
+impl<D: Driver> AnyDriver for Typed<D> {
+    fn evict_to(&self, bo: &BoFacts, object: &dyn Any) -> Eviction {
+        self.0.evict_to(bo, typed::<D>(object))
+    }
+    fn worth_evicting(&self, bo: &BoFacts, object: &dyn Any, window: PageRange) -> bool {
+        self.0.worth_evicting(bo, typed::<D>(object), window)
+    }
+    fn route(&self, bo: &BoFacts, object: &dyn Any, job: &MoveFacts) -> Route {
+        self.0.route(bo, typed::<D>(object), job)
+    }
+    fn moved(&self, bo: &BoFacts, object: &dyn Any, job: &MoveFacts) {
+        self.0.moved(bo, typed::<D>(object), job);
+    }
+}

@@ -1,0 +1,266 @@
+//! What can go wrong, sorted by what the caller does next.
+//!
+//! Ask [`Error::class`]: *retry* (the same call may succeed later), *refuse* (the request cannot
+//! be met as it stands) or *broken* (the device, its backup or an invariant is gone).
+
+use core::fmt;
+
+use placement::{MemType, PageCount};
+
+/// The result of every fallible call of this crate.
+pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+/// What the caller does next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// Call again, perhaps after waiting; nothing has changed.
+    Retry,
+    /// Change the request or free something first; nothing has changed.
+    Refuse,
+    /// Give up on the object or the device that the error names.
+    Broken,
+}
+
+/// Why a call failed. Nothing has changed unless the call's documentation says what has.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// Somebody else holds it and the caller did not want to wait.
+    Busy,
+    /// An older transaction wants a lock that this one holds. Return it from the closure of
+    /// `Device::exec`, which releases everything and runs the closure again.
+    Deadlock,
+    /// The operation's cancel token was used.
+    Interrupted,
+    /// The operation's deadline passed.
+    TimedOut,
+    /// No place of the placement has room, and nothing more can be evicted for it.
+    NoSpace(Box<NoSpace>),
+    /// System memory (the page source, or its limit) is used up and nothing more can be swapped.
+    NoMemory {
+        /// Pages that were wanted.
+        wanted: PageCount,
+    },
+    /// The request could not be met by an empty device either.
+    TooBig {
+        /// The memory type that was asked.
+        mem_type: MemType,
+        /// Pages that were wanted.
+        wanted: PageCount,
+    },
+    /// A limit of the client's group forbids it.
+    OverLimit {
+        /// The memory type whose limit it is.
+        mem_type: MemType,
+        /// The limit, in pages.
+        limit: PageCount,
+    },
+    /// The arguments make no sense; the text says which and why.
+    Invalid(&'static str),
+    /// The object is pinned where it is.
+    Pinned,
+    /// This transaction holds the object already.
+    AlreadyLocked,
+    /// Called from inside a driver callback or from inside another transaction of this thread.
+    Reentrant,
+    /// The backend cannot do it; the text says who could.
+    Unsupported(&'static str),
+    /// The content was thrown away after its owner declared that it did not need it.
+    Purged,
+    /// The content existed only in memory that is gone.
+    ContentLost,
+    /// The device is gone. System memory and swapped contents stay readable.
+    DeviceLost,
+    /// Nothing can ever wake the caller; the text is the wait graph.
+    Stalled(Box<str>),
+    /// The backup could not read or write; the object is where it was.
+    Backup(Box<dyn std::error::Error + Send + Sync>),
+    /// A page came back from the backup with another content than it left with.
+    Corrupt(Box<Corrupt>),
+    /// A backend failed; the source says how.
+    Backend(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What was tried before [`Error::NoSpace`].
+#[derive(Clone, Debug)]
+pub struct NoSpace {
+    /// Pages that were wanted.
+    pub wanted: PageCount,
+    /// One line for each place that was tried, in order.
+    pub tried: Vec<Tried>,
+}
+
+/// The state of one memory type at the moment a request was refused there.
+#[derive(Clone, Copy, Debug)]
+pub struct Tried {
+    /// The memory type.
+    pub mem_type: MemType,
+    /// Free pages.
+    pub free: PageCount,
+    /// The largest run of free pages.
+    pub largest_hole: PageCount,
+    /// Pages that wait for a fence before they are free.
+    pub retired: PageCount,
+    /// Objects that eviction could choose from.
+    pub evictable: usize,
+    /// Objects that are pinned or otherwise out of eviction's reach.
+    pub unevictable: usize,
+}
+
+/// A page that came back wrong.
+#[derive(Clone, Debug)]
+pub struct Corrupt {
+    /// The object's number.
+    pub object: u64,
+    /// The page inside the object.
+    pub page: u64,
+    /// The checksum that was recorded.
+    pub expected: u64,
+    /// The checksum of what came back.
+    pub found: u64,
+}
+
+impl Error {
+    /// What the caller does next.
+    ///
+    /// ```
+    /// use ttm::error::{Class, Error};
+    /// assert_eq!(Error::Busy.class(), Class::Retry);
+    /// assert_eq!(Error::Pinned.class(), Class::Refuse);
+    /// assert_eq!(Error::DeviceLost.class(), Class::Broken);
+    /// ```
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Busy | Self::Deadlock | Self::Interrupted | Self::TimedOut => Class::Retry,
+            Self::NoSpace(_)
+            | Self::NoMemory { .. }
+            | Self::TooBig { .. }
+            | Self::OverLimit { .. }
+            | Self::Invalid(_)
+            | Self::Pinned
+            | Self::AlreadyLocked
+            | Self::Reentrant
+            | Self::Unsupported(_)
+            | Self::Purged => Class::Refuse,
+            Self::ContentLost
+            | Self::DeviceLost
+            | Self::Stalled(_)
+            | Self::Backup(_)
+            | Self::Corrupt(_)
+            | Self::Backend(_) => Class::Broken,
+        }
+    }
+
+    /// The number that the Linux kernel's TTM would answer with, for those who know it.
+    ///
+    /// One difference is deliberate: TTM turns "no space" into `ENOMEM` at the end of a validate;
+    /// here it stays `ENOSPC`, apart from running out of system memory.
+    #[must_use]
+    pub fn to_errno(&self) -> i32 {
+        match self {
+            Self::Busy => 16,
+            Self::Deadlock => 35,
+            Self::Interrupted => 512,
+            Self::TimedOut => 110,
+            Self::NoSpace(_) => 28,
+            Self::NoMemory { .. } => 12,
+            Self::TooBig { .. } => 7,
+            Self::OverLimit { .. } => 11,
+            Self::Invalid(_) | Self::Pinned => 22,
+            Self::AlreadyLocked => 114,
+            Self::Reentrant => 40,
+            Self::Unsupported(_) => 95,
+            Self::Purged | Self::ContentLost => 61,
+            Self::DeviceLost => 19,
+            Self::Stalled(_) => 35,
+            Self::Backup(_) | Self::Corrupt(_) | Self::Backend(_) => 5,
+        }
+    }
+
+    /// Whether an eviction that met this error may try another victim.
+    #[must_use]
+    pub(crate) fn skips_victim(&self) -> bool {
+        matches!(
+            self,
+            Self::Busy
+                | Self::NoSpace(_)
+                | Self::NoMemory { .. }
+                | Self::TooBig { .. }
+                | Self::OverLimit { .. }
+                | Self::Pinned
+                | Self::Backup(_)
+        )
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy => f.write_str("busy: somebody else holds it; try again"),
+            Self::Deadlock => f.write_str(
+                "deadlock: an older transaction goes first; return this from the exec closure",
+            ),
+            Self::Interrupted => f.write_str("interrupted by the cancel token"),
+            Self::TimedOut => f.write_str("the deadline passed"),
+            Self::NoSpace(detail) => {
+                write!(f, "no space for {} pages", detail.wanted.get())?;
+                for t in &detail.tried {
+                    write!(
+                        f,
+                        "; {}: {} pages free (largest run {}), {} behind fences, {} evictable and {} unevictable objects",
+                        t.mem_type,
+                        t.free.get(),
+                        t.largest_hole.get(),
+                        t.retired.get(),
+                        t.evictable,
+                        t.unevictable
+                    )?;
+                }
+                f.write_str("; unpin or release objects, or name a fallback place")
+            }
+            Self::NoMemory { wanted } => write!(
+                f,
+                "out of system memory for {} pages; raise the limit, or give the device a larger backup",
+                wanted.get()
+            ),
+            Self::TooBig { mem_type, wanted } => write!(
+                f,
+                "{} pages can never fit into {mem_type} as asked; name a smaller size or a wider window",
+                wanted.get()
+            ),
+            Self::OverLimit { mem_type, limit } => write!(
+                f,
+                "the group's limit of {} pages in {mem_type} is reached",
+                limit.get()
+            ),
+            Self::Invalid(why) => write!(f, "invalid request: {why}"),
+            Self::Pinned => f.write_str("the object is pinned; unpin it first"),
+            Self::AlreadyLocked => f.write_str("this transaction holds the object already"),
+            Self::Reentrant => f.write_str(
+                "called from inside a driver callback or another transaction of this thread",
+            ),
+            Self::Unsupported(who) => write!(f, "unsupported: {who}"),
+            Self::Purged => f.write_str("the content was purged; fill the object again"),
+            Self::ContentLost => f.write_str("the content was lost with the memory that held it"),
+            Self::DeviceLost => f.write_str("the device is lost; create a new one"),
+            Self::Stalled(graph) => write!(f, "nothing can wake this thread:\n{graph}"),
+            Self::Backup(source) => write!(f, "backup: {source}"),
+            Self::Corrupt(detail) => write!(
+                f,
+                "object {} page {}: checksum {:016x} expected, {:016x} found in the backup",
+                detail.object, detail.page, detail.expected, detail.found
+            ),
+            Self::Backend(source) => write!(f, "backend: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Backup(source) | Self::Backend(source) => Some(source.as_ref()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! A short mapping of memory that a device, or another process, may use at the same time.
+//!
+//! The rule that the `unsafe` blocks here rely on: `len` bytes at `at` stay mapped, readable and
+//! writable, until `owner` drops (the contract of [`Mapped::new`]), and every access goes by
+//! [`copy_memory`](super::copy_memory) or a volatile fill, never by a reference.
+#![expect(unsafe_code, reason = "memory that others write is never a reference")]
+
+use core::any::Any;
+use core::fmt;
+use core::ptr::NonNull;
+
+use super::copy::copy_memory;
+
+/// Mapped memory. Dropping it unmaps.
+pub struct Mapped {
+    at: NonNull<u8>,
+    len: usize,
+    _owner: Box<dyn Any + Send + Sync>,
+}
+
+// SAFETY: the memory belongs to no thread, and the owner is `Send`.
+unsafe impl Send for Mapped {}
+// SAFETY: all access through `&Mapped` is by raw copies that tolerate concurrent writers, and the
+// owner is `Sync`.
+unsafe impl Sync for Mapped {}
+
+impl Mapped {
+    /// Wraps a mapping that `owner` keeps alive.
+    ///
+    /// # Safety
+    /// `len` bytes at `at` are mapped readable and writable until `owner` drops, and no Rust
+    /// reference to them exists meanwhile.
+    pub unsafe fn new(at: NonNull<u8>, len: usize, owner: Box<dyn Any + Send + Sync>) -> Self {
+        Self {
+            at,
+            len,
+            _owner: owner,
+        }
+    }
+
+    /// How many bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The first byte. Valid while the mapping lives; others may write behind it.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.at.as_ptr()
+    }
+
+    fn checked(&self, offset: usize, len: usize) -> *mut u8 {
+        assert!(
+            offset.checked_add(len).is_some_and(|end| end <= self.len),
+            "bytes {offset}+{len} of a mapping of {}",
+            self.len
+        );
+        // SAFETY: `offset <= self.len` (asserted), so the result is inside the mapping or one
+        // past its end.
+        unsafe { self.at.as_ptr().add(offset) }
+    }
+
+    /// Copies bytes out.
+    ///
+    /// # Panics
+    /// If the range is not inside.
+    pub fn read(&self, offset: usize, out: &mut [u8]) {
+        let from = self.checked(offset, out.len());
+        // SAFETY: `out.len()` bytes are mapped at `from` (`checked`), and `out` is ours.
+        unsafe { copy_memory(from, out.as_mut_ptr(), out.len()) }
+    }
+
+    /// Copies bytes in.
+    ///
+    /// # Panics
+    /// If the range is not inside.
+    pub fn write(&self, offset: usize, bytes: &[u8]) {
+        let to = self.checked(offset, bytes.len());
+        // SAFETY: `bytes.len()` bytes are mapped at `to` (`checked`), and `bytes` is ours.
+        unsafe { copy_memory(bytes.as_ptr(), to, bytes.len()) }
+    }
+
+    /// Sets `len` bytes to zero.
+    ///
+    /// # Panics
+    /// If the range is not inside.
+    pub fn zero(&self, offset: usize, len: usize) {
+        let to = self.checked(offset, len);
+        // SAFETY: `len` bytes are mapped writable at `to` (`checked`).
+        unsafe { to.write_bytes(0, len) }
+    }
+
+    /// Copies `len` bytes from here to `other`.
+    ///
+    /// # Panics
+    /// If either range is not inside.
+    pub fn copy_to(&self, offset: usize, other: &Self, other_offset: usize, len: usize) {
+        let from = self.checked(offset, len);
+        let to = other.checked(other_offset, len);
+        // SAFETY: `len` bytes are mapped at both (`checked`).
+        unsafe { copy_memory(from, to, len) }
+    }
+}
+
+impl fmt::Debug for Mapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mapped({} bytes)", self.len)
+    }
+}

@@ -1,0 +1,40 @@
+//! Planted defects: wrong on purpose, one at a time, to see that the checks find them.
+//!
+//! Compiled only with the feature `plant`, which no product build has.
+
+use crate::sync::atomic::{AtomicU8, Ordering};
+
+/// A defect that can be planted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Defect {
+    /// None: everything works.
+    None,
+    /// The fence of a move is not added to the object.
+    DroppedFence,
+    /// Retired space is handed on before its fence.
+    EarlyReuse,
+    /// A moved object stays on the list of its old place.
+    StaleResource,
+    /// Giving space back does not lower the usage.
+    LostUncharge,
+    /// Frames are handed to a new owner with the old content.
+    SkippedZeroing,
+    /// A copy leaves out the last page.
+    OffByOneExtent,
+    /// A transaction does not go back when an older one wants its locks.
+    NoBackOff,
+}
+
+static ACTIVE: AtomicU8 = AtomicU8::new(Defect::None as u8);
+
+/// Plants `defect`, in the whole process, in place of the one before.
+pub fn set(defect: Defect) {
+    ACTIVE.store(defect as u8, Ordering::SeqCst);
+}
+
+/// Whether `defect` is planted.
+#[must_use]
+pub fn is(defect: Defect) -> bool {
+    ACTIVE.load(Ordering::Relaxed) == defect as u8
+}

@@ -1,0 +1,375 @@
+//! One move: space is taken, the content follows, the old place is given up.
+
+use placement::{MemType, Place, PlaceFlags, Placement};
+use smallvec::SmallVec;
+
+use crate::bo::{BoCore, BoState, Content, Moving, OldPlace, span};
+use crate::driver::{BoKind, CopyJob, EngineId, MoveFacts, Route, Side};
+use crate::error::{Error, Result};
+use crate::fault::Site;
+use crate::fence::{Fence, FenceVec, Usage};
+use crate::reservation::Held;
+use crate::resource::{Ask, Home, Resource, Taken};
+use crate::trace::{Event, How, Reason};
+use crate::tt::Tt;
+
+/// A move that has been decided.
+struct Move<'m> {
+    place: Place,
+    new: Resource,
+    /// Nothing may touch the new space before these.
+    after: FenceVec,
+    facts: MoveFacts,
+    ask: &'m Ask<'m>,
+    since: crate::clock::Time,
+}
+
+impl BoCore {
+    /// Moves the object into the space that was taken for it, through another place if the
+    /// driver wants that.
+    ///
+    /// # Errors
+    /// The object is where it was, or at the place on the way; nothing is lost.
+    pub(super) fn migrate(
+        &self,
+        held: &Held<'_>,
+        state: &mut BoState,
+        place: Place,
+        taken: Taken,
+        ask: &Ask<'_>,
+        why: Reason,
+    ) -> Result<()> {
+        let injected = || Error::Backend("the start of a move was made to fail".into());
+        self.device.probe(Site::MoveStart, injected)?;
+        let (mut route, mut facts) = self.route(state, &taken.resource, why);
+        if let Route::Hop(via) = route {
+            self.hop(held, state, via, ask)?;
+            (route, facts) = self.route(state, &taken.resource, why);
+        }
+        self.perform(held, state, place, taken, route, facts, ask)
+    }
+
+    /// Goes to a place on the way. From there the driver has to find a way without another.
+    fn hop(&self, held: &Held<'_>, state: &mut BoState, via: Place, ask: &Ask<'_>) -> Result<()> {
+        let placement = Placement::of(via.temporary());
+        for forced in [false, true] {
+            if let Some((place, taken)) = self.find_space(state, &placement, forced, ask)? {
+                let (route, facts) = self.route(state, &taken.resource, Reason::Hop);
+                return self.perform(held, state, place, taken, route, facts, ask);
+            }
+        }
+        Err(self.refusal(placement.places()))
+    }
+
+    /// How the content gets into `new`.
+    fn route(&self, state: &BoState, new: &Resource, why: Reason) -> (Route, MoveFacts) {
+        let facts = MoveFacts {
+            from: state.mem_type(),
+            to: new.mem_type(),
+            range: span(new),
+            has_content: state.content == Content::Kept,
+            why,
+        };
+        let from_frames = state
+            .resource
+            .as_ref()
+            .is_none_or(|old| old.manager().uses_frames());
+        if new.manager().uses_frames() && from_frames {
+            return (Route::Null, facts);
+        }
+        let bo = self.facts(state);
+        (self.device.driver.route(&bo, &*self.object, &facts), facts)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of a decided move")]
+    fn perform(
+        &self,
+        held: &Held<'_>,
+        state: &mut BoState,
+        place: Place,
+        taken: Taken,
+        route: Route,
+        facts: MoveFacts,
+        ask: &Ask<'_>,
+    ) -> Result<()> {
+        let decided = Move {
+            place,
+            new: taken.resource,
+            after: taken.after,
+            facts,
+            ask,
+            since: self.device.clock.now(),
+        };
+        match route {
+            Route::Null => self.move_nothing(held, state, decided),
+            Route::Cpu => self.move_by_cpu(held, state, decided),
+            Route::Clear(None) if !facts.has_content => self.move_by_cpu(held, state, decided),
+            Route::Clear(Some(engine)) | Route::Engine(engine) => {
+                self.move_by_engine(held, state, decided, engine)
+            }
+            Route::Clear(None) => Err(Error::Invalid("the driver wants to clear content")),
+            Route::Hop(_) => Err(Error::Invalid("the driver wants two hops in a row")),
+        }
+    }
+
+    /// Nothing is copied. Frames stay with the object if both places use them.
+    fn move_nothing(&self, held: &Held<'_>, state: &mut BoState, decided: Move<'_>) -> Result<()> {
+        let to_frames = decided.new.manager().uses_frames();
+        if to_frames && decided.place.mem_type != MemType::SYSTEM {
+            self.populate(state, decided.ask)?;
+        }
+        self.make_room_for(held, decided.after.len())?;
+        self.probe_commit()?;
+        // Whoever uses the object waits until its new space is free of its last owner.
+        for fence in &decided.after {
+            held.fences().add_move(fence.clone());
+        }
+        if !to_frames {
+            let fences = pending(held);
+            if let Some(tt) = state.tt.take() {
+                self.device.retire_pages(tt, fences.to_vec());
+            }
+        }
+        self.arrive(held, state, decided, How::Null, None);
+        Ok(())
+    }
+
+    /// The CPU copies or clears, after everything that uses either end.
+    fn move_by_cpu(&self, held: &Held<'_>, state: &mut BoState, decided: Move<'_>) -> Result<()> {
+        let ask = decided.ask;
+        self.wait_idle(held, Usage::Bookkeep, ask)?;
+        for fence in &decided.after {
+            self.wait_fence(fence, ask)?;
+        }
+        let (src, mut fresh) = self.prepare(state, &decided)?;
+        let how = if src == Side::Zero { How::Clear } else { How::Cpu };
+        let copied = self
+            .fill(&src, &target(&decided, fresh.as_ref()))
+            .and_then(|()| self.probe_commit());
+        if let Err(error) = copied {
+            self.undo(&mut fresh);
+            return Err(error);
+        }
+        let old_tt = exchange(state, fresh);
+        if let Some(mut tt) = old_tt {
+            tt.unpopulate(&self.device.supply(&|_| false));
+        }
+        self.arrive(held, state, decided, how, None);
+        Ok(())
+    }
+
+    /// An engine copies or clears, in its own time.
+    fn move_by_engine(
+        &self,
+        held: &Held<'_>,
+        state: &mut BoState,
+        decided: Move<'_>,
+        engine: EngineId,
+    ) -> Result<()> {
+        let Some(queue) = self.device.engines.get(usize::from(engine.0)) else {
+            return Err(Error::Invalid("the driver names an engine that is not there"));
+        };
+        if state.moving.is_some() {
+            self.wait_for_move(held, state, decided.ask)?;
+        }
+        let (src, mut fresh) = self.prepare(state, &decided)?;
+        let how = if src == Side::Zero { How::Clear } else { How::Engine(engine.0) };
+        let mut after = pending(held);
+        after.extend(decided.after.iter().cloned());
+        let job = CopyJob {
+            object: self.id,
+            pages: self.pages,
+            dst: target(&decided, fresh.as_ref()),
+            src,
+            after,
+        };
+        let submitted = self
+            .make_room_for(held, 1)
+            .and_then(|()| self.probe_commit())
+            .and_then(|()| queue.submit(job));
+        let fence = match submitted {
+            Ok(fence) => fence,
+            Err(error) => {
+                self.undo(&mut fresh);
+                return Err(error);
+            }
+        };
+        // The point of no return: nothing below fails.
+        held.fences().add_move(fence.clone());
+        let old_tt = exchange(state, fresh);
+        self.arrive(held, state, decided, how, Some((fence, old_tt)));
+        Ok(())
+    }
+
+    fn probe_commit(&self) -> Result<()> {
+        let injected = || Error::Backend("a move was made to fail before its commit".into());
+        self.device.probe(Site::MoveCommit, injected)
+    }
+
+    fn make_room_for(&self, held: &Held<'_>, fences: usize) -> Result<()> {
+        for _ in 0..fences {
+            self.device.probe(Site::FenceSlots, || Error::NoMemory {
+                wanted: placement::PageCount::ZERO,
+            })?;
+        }
+        held.fences().make_room_for_moves(fences)
+    }
+
+    /// Fresh memory of an object that users see reads as zero.
+    fn must_clear(&self) -> bool {
+        self.kind != BoKind::Kernel
+    }
+
+    /// The source, with its pages populated, and fresh pages for the target if it needs some.
+    fn prepare(&self, state: &mut BoState, decided: &Move<'_>) -> Result<(Side, Option<Tt>)> {
+        let to_frames = decided.new.manager().uses_frames();
+        let from_frames = state
+            .resource
+            .as_ref()
+            .is_some_and(|old| old.manager().uses_frames());
+        let src = if !decided.facts.has_content {
+            Side::Zero
+        } else if from_frames {
+            self.populate(state, decided.ask)?;
+            frames(state.tt.as_ref().expect("just populated"))
+        } else {
+            match &state.resource {
+                Some(old) => device_side(old),
+                None => Side::Zero,
+            }
+        };
+        if !to_frames {
+            return Ok((src, None));
+        }
+        let mut fresh = Tt::new(self.id, self.pages);
+        match self.populate_tt(&mut fresh, decided.ask) {
+            Ok(()) => Ok((src, Some(fresh))),
+            Err(error) => {
+                self.undo(&mut Some(fresh));
+                Err(error)
+            }
+        }
+    }
+
+    /// Copies by the CPU what has to be copied.
+    fn fill(&self, src: &Side, dst: &Side) -> Result<()> {
+        match (src, dst) {
+            // Fresh frames are zero already.
+            (Side::Zero, Side::Frames(_)) => Ok(()),
+            (Side::Zero, _) if !self.must_clear() => Ok(()),
+            _ => self.device.copy_by_cpu(src, dst),
+        }
+    }
+
+    fn undo(&self, fresh: &mut Option<Tt>) {
+        if let Some(mut tt) = fresh.take() {
+            tt.unpopulate(&self.device.supply(&|_| false));
+        }
+    }
+
+    /// The object has its new place; the old one goes, behind its fences.
+    fn arrive(
+        &self,
+        held: &Held<'_>,
+        state: &mut BoState,
+        decided: Move<'_>,
+        how: How,
+        copy: Option<(Fence, Option<Tt>)>,
+    ) {
+        let Move { mut new, facts, .. } = decided;
+        new.settle();
+        let flags = state.resource.as_ref().map_or(PlaceFlags::empty(), Resource::flags);
+        let old = state.resource.replace(new);
+        let fence = copy.as_ref().map(|(f, _)| (f.timeline(), f.seqno()));
+        let old_place = old.and_then(|old| self.leave_behind(held, old, flags, &facts, copy.as_ref()));
+        if let Some((fence, old_tt)) = copy {
+            state.moving = Some(Moving {
+                fence,
+                old: old_place,
+                old_tt,
+            });
+            self.device.moving.push(self.me.clone());
+        }
+        if facts.to != MemType::SYSTEM {
+            state.content = Content::Kept;
+        } else if state.home() == Home::Ordered {
+            state.update_home();
+        }
+        let bytes = self.pages.bytes();
+        decided.ask.context.add_moved(bytes);
+        self.device.emit_at(
+            decided.since,
+            Event::Moved {
+                object: self.id,
+                from: facts.from,
+                to: facts.to,
+                bytes,
+                how,
+                why: facts.why,
+                since: decided.since,
+                fence,
+            },
+        );
+        let bo = self.facts(state);
+        self.device.driver.moved(&bo, &*self.object, &facts);
+    }
+
+    fn leave_behind(
+        &self,
+        held: &Held<'_>,
+        mut old: Resource,
+        flags: PlaceFlags,
+        facts: &MoveFacts,
+        copy: Option<&(Fence, Option<Tt>)>,
+    ) -> Option<OldPlace> {
+        match facts.why {
+            Reason::EvictedFor(_) | Reason::Cleared => old.evicted(),
+            _ => {}
+        }
+        if let Some((fence, _)) = copy {
+            let manager = old.manager().clone();
+            let number = old.retire([fence.clone()], true);
+            return Some(OldPlace {
+                manager,
+                number,
+                flags,
+            });
+        }
+        if !old.manager().uses_frames() {
+            let fences = pending(held);
+            if !fences.is_empty() {
+                old.retire(fences, false);
+            }
+        }
+        None
+    }
+}
+
+/// Where the content goes.
+fn target(decided: &Move<'_>, fresh: Option<&Tt>) -> Side {
+    match fresh {
+        Some(tt) => frames(tt),
+        None => device_side(&decided.new),
+    }
+}
+
+/// Puts the fresh pages in the old ones' stead; answers those that are left over.
+fn exchange(state: &mut BoState, fresh: Option<Tt>) -> Option<Tt> {
+    core::mem::replace(&mut state.tt, fresh).filter(|tt| !tt.is_empty())
+}
+
+/// All fences that are pending on the reservation.
+pub(super) fn pending(held: &Held<'_>) -> FenceVec {
+    held.fences().waited_by(Usage::Bookkeep).cloned().collect()
+}
+
+pub(super) fn frames(tt: &Tt) -> Side {
+    Side::Frames(tt.frames().map(|(_, span)| span).collect::<SmallVec<_>>())
+}
+
+pub(super) fn device_side(resource: &Resource) -> Side {
+    Side::Device {
+        mem_type: resource.mem_type(),
+        ranges: resource.ranges(),
+    }
+}

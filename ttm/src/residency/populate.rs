@@ -1,0 +1,140 @@
+//! Giving an object system pages, at others' cost if need be.
+
+use placement::{MemType, PageCount, PlaceFlags, Request};
+
+use crate::bo::{BoCore, BoState};
+use crate::context::OomPolicy;
+use crate::device::DeviceCore;
+use crate::error::{Error, Result};
+use crate::reservation::Held;
+use crate::resource::{Ask, Home, Order, Resource, TakeRefused, Victim};
+use crate::sync::Weak;
+use crate::trace::Event;
+use crate::tt::Tt;
+
+use super::evict::Hunt;
+
+impl BoCore {
+    /// Gives every page of the object a frame, with its content.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] if nothing more can be swapped out, [`Error::Backup`],
+    /// [`Error::Corrupt`], and those of waiting. What was populated stays; the next call goes on.
+    pub(super) fn populate(&self, state: &mut BoState, ask: &Ask<'_>) -> Result<()> {
+        let tt = state.tt.get_or_insert_with(|| Tt::new(self.id, self.pages));
+        self.populate_tt(tt, ask)?;
+        state.update_home();
+        Ok(())
+    }
+
+    /// Populates an object that is in system memory, or nowhere.
+    pub(super) fn populate_here(&self, held: &Held<'_>, ask: &Ask<'_>) -> Result<()> {
+        let mut state = self.state(held);
+        self.settle(held, &mut state)?;
+        match &state.resource {
+            None => state.resource = Some(self.system_resource(&state)?),
+            Some(resource) if resource.manager().uses_frames() => {}
+            Some(_) => return Err(Error::Invalid("the object is in device memory")),
+        }
+        self.populate(&mut state, ask)
+    }
+
+    /// The same for pages that are not the object's yet.
+    pub(super) fn populate_tt(&self, tt: &mut Tt, ask: &Ask<'_>) -> Result<()> {
+        if tt.is_populated() {
+            return Ok(());
+        }
+        let device = &self.device;
+        let since = device.clock.now();
+        let fault = |site| device.fails(site);
+        let supply = device.supply(&fault);
+        let swapped = tt.swapped();
+        let result = loop {
+            match tt.populate(&supply) {
+                Err(Error::NoMemory { wanted }) => {
+                    if !device.reclaim(wanted, self.id, ask)? {
+                        break Err(Error::NoMemory { wanted });
+                    }
+                }
+                result => break result,
+            }
+        };
+        let back = swapped.saturating_sub(tt.swapped());
+        if !back.is_zero() {
+            device.emit(Event::SwappedIn {
+                object: self.id,
+                bytes: back.bytes(),
+                since,
+            });
+        }
+        result.map(|_| ())
+    }
+
+    /// A resource in the system memory type, which is never full.
+    pub(super) fn system_resource(&self, state: &BoState) -> Result<Resource> {
+        let victim: Weak<dyn Victim> = self.me.clone();
+        let order = Order {
+            request: Request::new(self.pages),
+            flags: PlaceFlags::empty(),
+            victim: &victim,
+            group: None,
+            priority: state.priority,
+            bulk: state.bulk.as_ref(),
+            home: Home::Unevictable,
+            last_stamp: self.device.last_stamp(),
+            accepts_fences: true,
+            claim: None,
+        };
+        match self.device.system().take(&order) {
+            Ok(taken) => {
+                let mut resource = taken.resource;
+                resource.settle();
+                Ok(resource)
+            }
+            Err(TakeRefused::Off) => Err(Error::Invalid("the system memory type is switched off")),
+            Err(_) => Err(Error::NoMemory { wanted: self.pages }),
+        }
+    }
+}
+
+impl DeviceCore {
+    /// Frees system pages until `wanted` fit the limit, by swapping others out. Answers false if
+    /// nothing was freed.
+    pub(super) fn reclaim(&self, wanted: PageCount, object: u64, ask: &Ask<'_>) -> Result<bool> {
+        if self.reap() {
+            return Ok(true);
+        }
+        if ask.context.oom_policy() == OomPolicy::FailFast || self.backup.is_none() {
+            return Ok(false);
+        }
+        let room = || {
+            let used = self.budget.used().get();
+            used.saturating_add(wanted.get()) <= self.budget.limit().get()
+        };
+        let before = self.budget.used();
+        let ask = Ask {
+            wanted_by: object,
+            window: placement::PageRange::ALL,
+            ..*ask
+        };
+        for mem_type in [MemType::SYSTEM, MemType::TT] {
+            let Some(manager) = self.manager(mem_type).filter(|m| m.uses_frames()) else {
+                continue;
+            };
+            if ask.chain & 1 << mem_type.index() != 0 && mem_type != MemType::SYSTEM {
+                continue;
+            }
+            let mut hunt = Hunt::new(self, manager, &ask);
+            while hunt.evict_one()? {
+                if room() {
+                    return Ok(true);
+                }
+            }
+        }
+        // Objects that left TT are in SYSTEM now, with their pages.
+        let mut hunt = Hunt::new(self, self.system(), &ask);
+        while !room() && hunt.evict_one()? {}
+        Ok(self.budget.used() < before)
+    }
+}
+

@@ -1,0 +1,147 @@
+//! The end of a move: the copy is good, or the object goes back to where it was.
+
+use crate::bo::{BoCore, BoState, Content, Moving};
+use crate::error::{Error, Result};
+use crate::fence::{Fence, FenceError, Status, Usage};
+use crate::reservation::Held;
+use crate::resource::{Ask, Victim};
+use crate::sync::Weak;
+use crate::trace::{Event, How, Reason};
+
+impl BoCore {
+    /// Looks whether the object's move has ended. Never waits.
+    ///
+    /// # Errors
+    /// [`Error::ContentLost`] if the copy failed and the old place is gone too.
+    pub(super) fn settle(&self, held: &Held<'_>, state: &mut BoState) -> Result<()> {
+        let Some(moving) = &state.moving else {
+            return Ok(());
+        };
+        match moving.fence.status() {
+            Status::Pending => Ok(()),
+            Status::Done => {
+                let moving = state.moving.take().expect("seen above");
+                if let Some(mut tt) = moving.old_tt {
+                    tt.unpopulate(&self.device.supply(&|_| false));
+                }
+                Ok(())
+            }
+            Status::Failed(error) => {
+                let moving = state.moving.take().expect("seen above");
+                self.roll_back(held, state, moving, error)
+            }
+        }
+    }
+
+    /// Waits for the object's move to end.
+    pub(super) fn wait_for_move(
+        &self,
+        held: &Held<'_>,
+        state: &mut BoState,
+        ask: &Ask<'_>,
+    ) -> Result<()> {
+        if let Some(moving) = &state.moving {
+            let fence = moving.fence.clone();
+            self.wait_fence(&fence, ask)?;
+        }
+        self.settle(held, state)
+    }
+
+    /// The copy failed: the old place is the truth.
+    fn roll_back(
+        &self,
+        held: &Held<'_>,
+        state: &mut BoState,
+        moving: Moving,
+        error: FenceError,
+    ) -> Result<()> {
+        let Moving { old, old_tt, .. } = moving;
+        let device = &self.device;
+        let me: Weak<dyn Victim> = self.me.clone();
+        let back = old.and_then(|old| {
+            let last = device.last_stamp();
+            old.manager
+                .unretire(old.number, &me, old.flags, state.priority, last)
+        });
+        let from = state.mem_type();
+        let fences: Vec<Fence> = held.fences().waited_by(Usage::Bookkeep).cloned().collect();
+        let frames_are_the_truth = old_tt.is_some();
+        if back.is_none() && !frames_are_the_truth
+            || error == FenceError::DeviceLost && !frames_are_the_truth
+        {
+            state.content = Content::Lost;
+            return Err(match error {
+                FenceError::DeviceLost => Error::DeviceLost,
+                _ => Error::ContentLost,
+            });
+        }
+        if let Some(resource) = state.resource.take() {
+            resource.retire(fences.iter().cloned(), false);
+        }
+        if let Some(new_tt) = core::mem::replace(&mut state.tt, old_tt) {
+            device.retire_pages(new_tt, fences);
+        }
+        // The frames are there; without their old space they are plain system pages.
+        state.resource = match back {
+            Some(resource) => Some(resource),
+            None => Some(self.system_resource(state)?),
+        };
+        state.update_home();
+        device.emit(Event::Moved {
+            object: self.id,
+            from,
+            to: state.mem_type().expect("just set"),
+            bytes: self.pages.bytes(),
+            how: How::Null,
+            why: Reason::RolledBack,
+            since: device.clock.now(),
+            fence: None,
+        });
+        Ok(())
+    }
+
+    /// Sleeps until `fence`, on the terms of `ask`.
+    pub(super) fn wait_fence(&self, fence: &Fence, ask: &Ask<'_>) -> Result<Status> {
+        if fence.is_signalled() {
+            return Ok(fence.status());
+        }
+        let context = ask.context;
+        if !context.may_wait() {
+            return Err(Error::Busy);
+        }
+        if context.is_cancelled() {
+            return Err(Error::Interrupted);
+        }
+        let device = &self.device;
+        let since = device.clock.now();
+        let cell = ask.ticket.cell();
+        let status = context.sleeping(cell, &device.clock, || {
+            fence.wait_at(cell, context.deadline(), &|| context.is_cancelled())
+        })?;
+        device.emit_to_sink(|| Event::Waited {
+            object: self.id,
+            what: "fence",
+            since,
+        });
+        match status {
+            Status::Pending if context.is_cancelled() => Err(Error::Interrupted),
+            Status::Pending => Err(Error::TimedOut),
+            status => Ok(status),
+        }
+    }
+
+    /// Waits for every fence that a user of class `usage` has to wait for.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if the context does not wait, [`Error::TimedOut`],
+    /// [`Error::Interrupted`], [`Error::Stalled`].
+    pub(crate) fn wait_idle(&self, held: &Held<'_>, usage: Usage, ask: &Ask<'_>) -> Result<()> {
+        loop {
+            let next = held.fences().waited_by(usage).next().cloned();
+            match next {
+                None => return Ok(()),
+                Some(fence) => self.wait_fence(&fence, ask)?,
+            };
+        }
+    }
+}

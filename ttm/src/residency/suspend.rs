@@ -1,0 +1,213 @@
+//! Clearing memories: one of them, or all of the device's before it sleeps.
+
+use placement::{MemType, PageRange};
+
+use crate::bo::{BoCore, BoState, Content};
+use crate::context::OpContext;
+use crate::device::DeviceCore;
+use crate::driver::Side;
+use crate::error::{Error, Result};
+use crate::fence::Usage;
+use crate::reservation::{Held, Lockable, Taken, Ticket, Transaction, wait_lock};
+use crate::resource::{Ask, Manager, Victim};
+use crate::sync::{Arc, Weak};
+use crate::tt::Tt;
+
+use super::evict::Hunt;
+use super::migrate::{device_side, frames};
+
+/// What a suspend did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Suspended {
+    /// Objects that were moved out of device memory.
+    pub evicted: u64,
+    /// Pinned objects whose content was saved and comes back to the same place.
+    pub saved: u64,
+}
+
+/// Runs `f` with the terms of a call that wants nothing for an object of its own.
+pub(crate) fn with_ask<T>(
+    device: &DeviceCore,
+    context: OpContext,
+    f: impl FnOnce(&Ask<'_>) -> Result<T>,
+) -> Result<T> {
+    let transaction = Transaction::<Arc<BoCore>>::begin(&device.domain, context)?;
+    f(&Ask {
+        ticket: transaction.terms().ticket(),
+        context: transaction.terms().context(),
+        wanted_by: 0,
+        window: PageRange::ALL,
+        group: None,
+        chain: 0,
+        lost: &|_| {},
+    })
+}
+
+impl DeviceCore {
+    /// Evicts everything evictable from a memory type. Answers how many objects left.
+    ///
+    /// # Errors
+    /// The first that a victim met for another reason than that it may stay.
+    pub(crate) fn evict_all(&self, mem_type: MemType, ask: &Ask<'_>) -> Result<u64> {
+        let Some(manager) = self.manager(mem_type) else {
+            return Err(Error::Invalid("the device has no such memory type"));
+        };
+        self.reap();
+        let ask = Ask {
+            chain: ask.chain | 1 << mem_type.index(),
+            ..*ask
+        };
+        let mut hunt = Hunt::new(self, manager, &ask);
+        let mut gone = 0;
+        while hunt.evict_one()? {
+            gone += 1;
+        }
+        Ok(gone)
+    }
+
+    fn device_managers(&self) -> impl Iterator<Item = &Arc<Manager>> {
+        self.managers.iter().flatten().filter(|m| !m.uses_frames())
+    }
+
+    /// Empties the device's memories: what is evictable leaves, what is pinned is saved.
+    pub(crate) fn suspend(&self, ask: &Ask<'_>) -> Result<Suspended> {
+        let mut report = Suspended::default();
+        for manager in self.device_managers() {
+            report.evicted += self.evict_all(manager.mem_type(), ask)?;
+        }
+        for manager in self.device_managers() {
+            for bo in residents(manager) {
+                let saved = bo.locked(ask, |held, state| bo.save(held, state, ask))?;
+                report.saved += u64::from(saved);
+            }
+        }
+        Ok(report)
+    }
+
+    /// Puts the content of pinned objects back where it was.
+    pub(crate) fn resume(&self, ask: &Ask<'_>) -> Result<u64> {
+        let mut restored = 0;
+        for manager in self.device_managers() {
+            for bo in residents(manager) {
+                restored += u64::from(bo.locked(ask, |held, state| bo.restore(held, state, ask))?);
+            }
+        }
+        Ok(restored)
+    }
+}
+
+/// The objects of a manager, each kept alive.
+pub(super) fn residents(manager: &Manager) -> Vec<Arc<BoCore>> {
+    let entries = manager.residents();
+    let alive = entries.iter().filter_map(|(_, weak)| Weak::upgrade(weak));
+    alive.filter_map(as_bo).collect()
+}
+
+/// A victim as what it is.
+pub(super) fn as_bo(victim: Arc<dyn Victim>) -> Option<Arc<BoCore>> {
+    let any: &dyn core::any::Any = &*victim;
+    any.downcast_ref::<BoCore>()?.me.upgrade()
+}
+
+impl BoCore {
+    /// Runs `f` under the reservation.
+    pub(super) fn locked<T>(
+        &self,
+        ask: &Ask<'_>,
+        f: impl FnOnce(&Held<'_>, &mut BoState) -> Result<T>,
+    ) -> Result<T> {
+        let Ticket { thread, domain, .. } = ask.ticket;
+        let reservation = self.reservation();
+        let took = match reservation.try_lock(thread) {
+            Taken::Now => true,
+            Taken::Before => false,
+            Taken::No => {
+                wait_lock(&ask.ticket, ask.context, reservation, true)?;
+                true
+            }
+        };
+        struct Unlock<'a>(Option<(&'a crate::reservation::Reservation, u32, &'a crate::reservation::Domain)>);
+        impl Drop for Unlock<'_> {
+            fn drop(&mut self) {
+                if let Some((reservation, thread, domain)) = self.0.take() {
+                    reservation.unlock(thread, domain);
+                }
+            }
+        }
+        let _unlock = Unlock(took.then_some((reservation, thread, domain)));
+        let held = reservation.held(thread);
+        let mut state = self.state(&held);
+        f(&held, &mut state)
+    }
+
+    /// Copies the content of an object that stays in device memory to system pages.
+    fn save(&self, held: &Held<'_>, state: &mut BoState, ask: &Ask<'_>) -> Result<bool> {
+        self.wait_idle(held, Usage::Bookkeep, ask)?;
+        self.settle(held, state)?;
+        if state.content != Content::Kept || state.suspended.is_some() {
+            return Ok(false);
+        }
+        let Some(resource) = &state.resource else {
+            return Ok(false);
+        };
+        let src = device_side(resource);
+        let mut copy = Tt::new(self.id, self.pages);
+        let copied = self
+            .populate_tt(&mut copy, ask)
+            .and_then(|()| self.copy_now(&src, &frames(&copy), ask));
+        match copied {
+            Ok(()) => {
+                state.suspended = Some(copy);
+                Ok(true)
+            }
+            Err(error) => {
+                copy.unpopulate(&self.device.supply(&|_| false));
+                Err(error)
+            }
+        }
+    }
+
+    fn restore(&self, _: &Held<'_>, state: &mut BoState, ask: &Ask<'_>) -> Result<bool> {
+        let (Some(mut copy), Some(resource)) = (state.suspended.take(), &state.resource) else {
+            return Ok(false);
+        };
+        let dst = device_side(resource);
+        let copied = self
+            .populate_tt(&mut copy, ask)
+            .and_then(|()| self.copy_now(&frames(&copy), &dst, ask));
+        match copied {
+            Ok(()) => {
+                copy.unpopulate(&self.device.supply(&|_| false));
+                Ok(true)
+            }
+            Err(error) => {
+                // Kept for another try.
+                state.suspended = Some(copy);
+                Err(error)
+            }
+        }
+    }
+
+    /// Copies and waits: by the CPU where it reaches, else by the first engine.
+    fn copy_now(&self, src: &Side, dst: &Side, ask: &Ask<'_>) -> Result<()> {
+        match self.device.copy_by_cpu(src, dst) {
+            Err(Error::Unsupported(why)) => {
+                let Some(engine) = self.device.engines.first() else {
+                    return Err(Error::Unsupported(why));
+                };
+                let fence = engine.submit(crate::driver::CopyJob {
+                    object: self.id,
+                    pages: self.pages,
+                    src: src.clone(),
+                    dst: dst.clone(),
+                    after: smallvec::SmallVec::new(),
+                })?;
+                match self.wait_fence(&fence, ask)? {
+                    crate::fence::Status::Failed(error) => Err(Error::Backend(Box::new(error))),
+                    _ => Ok(()),
+                }
+            }
+            result => result,
+        }
+    }
+}

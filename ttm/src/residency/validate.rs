@@ -1,0 +1,116 @@
+//! Making an object resident in one of its places.
+
+use placement::{Place, PlaceFlags, Placement};
+
+use crate::bo::{BoCore, BoState, Content};
+use crate::error::{Error, Result};
+use crate::reservation::Held;
+use crate::resource::{Ask, Resource};
+use crate::trace::{Event, Reason};
+
+impl BoCore {
+    /// Makes the object resident in one of `placement`'s places; an empty placement throws the
+    /// content away.
+    ///
+    /// # Errors
+    /// [`Error::Pinned`], [`Error::NoSpace`], [`Error::TooBig`], [`Error::NoMemory`],
+    /// [`Error::ContentLost`], [`Error::DeviceLost`], and those of waiting. The object is where
+    /// it was; victims that have left stay away.
+    pub(crate) fn validate(
+        &self,
+        held: &Held<'_>,
+        placement: &Placement,
+        ask: &Ask<'_>,
+    ) -> Result<()> {
+        let mut state = self.state(held);
+        if state.moving.is_some() {
+            self.settle(held, &mut state)?;
+        }
+        if placement.is_empty() {
+            return self.discard(held, &mut state, Reason::Validate);
+        }
+        if state.content == Content::Lost {
+            return Err(Error::ContentLost);
+        }
+        for forced in [false, true] {
+            if state.is_in(placement, forced) {
+                state.note(placement);
+                return Ok(());
+            }
+            if state.pins > 0 {
+                return Err(Error::Pinned);
+            }
+            let found = self.find_space(&state, placement, forced, ask)?;
+            if let Some((place, taken)) = found {
+                self.migrate(held, &mut state, place, taken, ask, Reason::Validate)?;
+                state.note(placement);
+                return Ok(());
+            }
+        }
+        Err(self.no_space(placement))
+    }
+
+    fn no_space(&self, placement: &Placement) -> Error {
+        let places = placement.places();
+        if let Some(place) = places.last() {
+            self.device.emit(Event::Refused {
+                object: self.id,
+                mem_type: place.mem_type,
+                pages: self.pages.get(),
+            });
+        }
+        self.refusal(places)
+    }
+
+    /// Why none of `places` would do.
+    pub(super) fn refusal(&self, places: &[Place]) -> Error {
+        let manager = |p: &Place| self.device.manager(p.mem_type).filter(|m| m.is_used());
+        let never = |p: &&Place| {
+            manager(p).is_some_and(|m| {
+                self.pages > m.usage().size || self.pages > p.window.len()
+            })
+        };
+        if let Some(place) = places.iter().find(never)
+            && places.iter().all(|p| manager(p).is_none() || never(&p))
+        {
+            return Error::TooBig {
+                mem_type: place.mem_type,
+                wanted: self.pages,
+            };
+        }
+        Error::NoSpace(Box::new(crate::error::NoSpace {
+            wanted: self.pages,
+            tried: places.iter().filter_map(manager).map(|m| m.tried()).collect(),
+        }))
+    }
+}
+
+impl BoState {
+    /// Whether the object is in a place of `placement` that this pass considers.
+    #[inline]
+    fn is_in(&self, placement: &Placement, forced: bool) -> bool {
+        let Some(resource) = &self.resource else {
+            return false;
+        };
+        !resource.flags().contains(PlaceFlags::TEMPORARY)
+            && placement
+                .places()
+                .iter()
+                .any(|place| place.considered(forced) && satisfies(resource, place))
+    }
+
+    /// Remembers what was asked for, so that checks can hold the object to it (I-06).
+    fn note(&mut self, placement: &Placement) {
+        if cfg!(debug_assertions) {
+            self.placement = Some(placement.clone());
+        }
+    }
+}
+
+/// Whether `resource` is what `place` wishes for.
+#[inline]
+pub(super) fn satisfies(resource: &Resource, place: &Place) -> bool {
+    resource.mem_type() == place.mem_type
+        && resource.is_within(place.window)
+        && (!place.flags.contains(PlaceFlags::CONTIGUOUS) || resource.is_contiguous())
+}

@@ -1,0 +1,33 @@
+//! Space that objects hold, and who gives it up when it is short.
+//!
+//! A [`Manager`] looks after one memory type: which pages are taken (a
+//! [`Space`](placement::space::Space)), by whom, in which order they were last used
+//! ([`lru`](self)), what is still behind fences, and who has a claim on what is freed next. A
+//! [`Resource`] is the space of one object; dropping it gives it back. A walk proposes victims,
+//! least recently used first, without knowing what a buffer is: it sees a [`Victim`].
+//!
+//! The order is exact and costs the users nothing: a transaction stamps its objects when it ends
+//! and touches no list. The recorded order is put right by whoever evicts, entry by entry.
+
+mod bulk;
+mod group;
+mod lru;
+mod manager;
+mod region;
+mod grant;
+mod victim;
+mod walk;
+
+pub use bulk::Bulk;
+pub(crate) use group::Protection;
+pub use group::{Group, Limits};
+pub(crate) use lru::{Home, NodeId};
+pub use manager::{Manager, MemoryKind, Usage};
+pub(crate) use manager::{Order, TakeRefused, Taken};
+pub use region::Region;
+pub(crate) use grant::Resource;
+pub(crate) use victim::{Ask, Left, Victim};
+pub(crate) use walk::Walk;
+
+/// Eviction priorities: 0 goes first, a walk visits all of one before the next.
+pub const PRIORITIES: usize = 4;

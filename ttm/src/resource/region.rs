@@ -1,0 +1,23 @@
+//! Device memory as the CPU sees it.
+
+use placement::{PageCount, PageRange};
+
+use crate::error::Result;
+use crate::pages::Mapped;
+
+/// The memory behind a manager. Its *aperture* is what the CPU can reach of it (the BAR).
+pub trait Region: Send + Sync {
+    /// Its size.
+    fn size(&self) -> PageCount;
+
+    /// The pages that the CPU can reach; empty if none.
+    fn aperture(&self) -> PageRange;
+
+    /// Maps pages for the CPU, readable and writable, until the mapping drops.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) outside the aperture,
+    /// [`Error::Backend`](crate::Error::Backend) if the host refuses,
+    /// [`Error::DeviceLost`](crate::Error::DeviceLost).
+    fn map(&self, pages: PageRange) -> Result<Mapped>;
+}
