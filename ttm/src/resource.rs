@@ -23,11 +23,11 @@ pub(crate) use group::Protection;
 pub use group::{Group, Limits};
 pub(crate) use lru::{Home, NodeId};
 pub use manager::{Manager, MemoryKind, Usage};
-pub(crate) use manager::{Order, TakeRefused, Taken};
+pub(crate) use manager::{AfterHunt, ClaimGuard, Order, TakeRefused, Taken};
 pub use region::Region;
 pub(crate) use grant::Resource;
 pub(crate) use victim::{Ask, Left, Victim};
-pub(crate) use walk::Walk;
+pub(crate) use walk::{Level, Walk};
 
 /// Eviction priorities: 0 goes first, a walk visits all of one before the next.
 pub const PRIORITIES: usize = 4;

@@ -43,8 +43,10 @@ static ZEROES: [u8; 1 << 18] = [0; 1 << 18];
 
 /// A page source over a page file of the host.
 ///
-/// Memory is reserved before it is handed out, so running out is [`Error::NoMemory`] and never a
-/// signal. Frames are mapped nowhere until [`map`](PageSource::map), and then only those that were
+/// Memory is reserved before it is handed out, so running out is [`Error::NoMemory`] and an access
+/// never meets a missing page. More than the host has in memory and swap is refused; a host that
+/// is filled by others at the same time may still kill somebody, so give the manager a limit.
+/// Frames are mapped nowhere until [`map`](PageSource::map), and then only those that were
 /// asked for; a forked child inherits no mapping.
 ///
 /// ```
@@ -76,7 +78,8 @@ pub struct MemfdPages {
     file: File,
     number: u32,
     cache_limit: u64,
-    taken: AtomicU64,
+    /// Pages of memory and swap that the host has.
+    capacity: u64,
     live: Arc<AtomicU64>,
     inner: Mutex<Inner>,
 }
@@ -84,12 +87,14 @@ pub struct MemfdPages {
 /// # Invariants
 /// Each extent of `space` is in `granted` or in `cache`, in one of them, or in the hands of one
 /// call that is giving it back. The file is at least `file_pages` long and every page of a granted
-/// or cached extent is inside it and reserved. `cached` counts the pages in `cache`.
+/// or cached extent is inside it and reserved. `cached` counts the pages in `cache`, `taken` those
+/// in `granted`.
 struct Inner {
     space: Range,
     granted: BTreeMap<u64, Extent>,
     cache: BTreeMap<u64, Vec<Extent>>,
     cached: u64,
+    taken: u64,
     file_pages: u64,
 }
 
@@ -112,13 +117,14 @@ impl MemfdPages {
             file,
             number,
             cache_limit: cache.get(),
-            taken: AtomicU64::new(0),
+            capacity: host_pages(),
             live: Arc::new(AtomicU64::new(0)),
             inner: Mutex::new(Inner {
                 space: Range::new(INDICES),
                 granted: BTreeMap::new(),
                 cache: BTreeMap::new(),
                 cached: 0,
+                taken: 0,
                 file_pages: 0,
             }),
         })
@@ -166,6 +172,10 @@ impl MemfdPages {
     fn take_fresh(&self, pages: PageCount) -> Result<Extent> {
         let extent = {
             let mut inner = self.inner.lock();
+            // The host would rather kill somebody than refuse what it can never have.
+            if pages.get() > self.capacity.saturating_sub(inner.taken) {
+                return Err(Error::NoMemory { wanted: pages });
+            }
             let extents = inner
                 .space
                 .take(&Request::new(pages))
@@ -252,9 +262,10 @@ impl PageSource for MemfdPages {
             },
             None => self.take_fresh(pages)?,
         };
-        self.inner.lock().granted.insert(extent.start(), extent);
-        // Relaxed: a statistic.
-        self.taken.fetch_add(pages.get(), Ordering::Relaxed);
+        let mut inner = self.inner.lock();
+        inner.granted.insert(extent.start(), extent);
+        inner.taken += pages.get();
+        drop(inner);
         Ok(FrameRun::new(FrameSpan {
             file: self.number,
             first: extent.start(),
@@ -272,6 +283,7 @@ impl PageSource for MemfdPages {
             let extent = extent
                 .filter(|e| e.pages() == span.pages && span.file == self.number)
                 .unwrap_or_else(|| panic!("{span:?} was not taken here"));
+            inner.taken -= span.pages.get();
             if inner.cached + span.pages.get() <= self.cache_limit {
                 inner.cached += span.pages.get();
                 let same = inner.cache.entry(span.pages.get()).or_default();
@@ -284,7 +296,6 @@ impl PageSource for MemfdPages {
         if let Some(extent) = dirty {
             self.release(extent);
         }
-        self.taken.fetch_sub(span.pages.get(), Ordering::Relaxed);
     }
 
     /// # Errors
@@ -302,7 +313,7 @@ impl PageSource for MemfdPages {
     }
 
     fn taken(&self) -> PageCount {
-        PageCount::new(self.taken.load(Ordering::Relaxed)).expect("part of the space")
+        PageCount::new(self.inner.lock().taken).expect("part of the space")
     }
 }
 
@@ -310,6 +321,13 @@ impl fmt::Debug for MemfdPages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "MemfdPages({} taken, {} cached)", self.taken(), self.cached())
     }
+}
+
+/// Memory and swap of the host, in pages.
+fn host_pages() -> u64 {
+    let info = rustix::system::sysinfo();
+    let units = u64::from(info.totalram) + u64::from(info.totalswap);
+    units.saturating_mul(u64::from(info.mem_unit)) / PAGE_SIZE
 }
 
 fn out_of_memory(error: Errno, wanted: PageCount) -> Error {

@@ -261,7 +261,7 @@ impl VirtualClock {
     }
 
     /// Gives the turn away and sleeps until `id` has it again. Answers how it was woken.
-    fn wait_for_turn(&self, mut state: Guard<'_>, id: u64, implicit: bool) -> Woken {
+    fn wait_for_turn<'a>(&'a self, mut state: Guard<'a>, id: u64, implicit: bool) -> Woken {
         // An event or a service that sleeps: others run meanwhile, and so do further events.
         let nested = IN_EVENT.replace(false);
         if nested {

@@ -6,8 +6,6 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use smallvec::smallvec;
-
 use self::forest::{Forest, Want};
 use super::grants::Grants;
 use super::{Space, Trim, align_down};
@@ -50,7 +48,11 @@ pub struct Buddy {
 impl Buddy {
     /// Makes a space of `size` pages of which nothing is taken.
     pub fn new(size: PageCount) -> Self {
-        Self { size: size.get(), forest: Forest::new(size.get()), grants: Grants::new() }
+        Self {
+            size: size.get(),
+            forest: Forest::new(size.get()),
+            grants: Grants::new(),
+        }
     }
 
     /// Takes one run.
@@ -88,7 +90,10 @@ impl Buddy {
         let mut block = self.forest.largest();
         while left > 0 && block >= want.align {
             block = block.min(1 << left.ilog2());
-            match self.take_run(&Want { pages: block, ..*want }) {
+            match self.take_run(&Want {
+                pages: block,
+                ..*want
+            }) {
                 Some(extent) => {
                     extents.push(extent);
                     left -= block;
@@ -97,7 +102,10 @@ impl Buddy {
             }
         }
         if left == 0 && tail > 0 {
-            match self.take_run(&Want { pages: tail, ..*want }) {
+            match self.take_run(&Want {
+                pages: tail,
+                ..*want
+            }) {
                 Some(extent) => extents.push(extent),
                 None => left = tail,
             }
@@ -118,7 +126,12 @@ impl Buddy {
         let after = PageRange::within_max(first + left, want.window.end());
         left + want.align <= whole
             || tail == 0
-            || Want { pages: tail, window: after, ..*want }.fits(self.size)
+            || Want {
+                pages: tail,
+                window: after,
+                ..*want
+            }
+            .fits(self.size)
     }
 }
 
@@ -132,7 +145,7 @@ impl Space for Buddy {
             top_down: request.top_down,
         };
         match self.take_run(&want) {
-            Some(extent) => Ok(smallvec![extent]),
+            Some(extent) => Ok(Extents::from_buf([extent])),
             None if !request.contiguous => self.take_scattered(&want),
             None if want.fits(self.size) => Err(TakeError::Full),
             None => Err(TakeError::Never),
@@ -163,7 +176,10 @@ impl Space for Buddy {
         let (mut blocks, mut free) = (Vec::new(), 0);
         self.forest.check(&mut blocks, &mut free)?;
         if free != self.free().get() {
-            return Err(format!("{free} pages are in free blocks, {} are free", self.free().get()));
+            return Err(format!(
+                "{free} pages are in free blocks, {} are free",
+                self.free().get()
+            ));
         }
         // Each extent is some blocks in a row, in the order in which both are sorted.
         let mut blocks = blocks.into_iter();
@@ -185,7 +201,11 @@ impl Space for Buddy {
     }
 
     fn taken(&self) -> Vec<PageRange> {
-        self.grants.sorted().into_iter().map(|(range, _)| range).collect()
+        self.grants
+            .sorted()
+            .into_iter()
+            .map(|(range, _)| range)
+            .collect()
     }
 }
 

@@ -1,15 +1,18 @@
 //! The default space: any run of pages, found by address order.
 
+mod columns;
 mod holes;
 mod node;
+mod path;
+mod walk;
+mod want;
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use smallvec::smallvec;
-
-use self::holes::{Holes, Path};
+use self::holes::Holes;
+use self::path::Path;
 use super::grants::Grants;
 use super::{Space, Trim, align_down, align_up};
 use crate::{Extent, Extents, PageCount, PageRange, Request, TakeError};
@@ -83,7 +86,8 @@ impl Range {
     #[inline]
     fn grant(&mut self, path: &Path, start: u64, pages: u64) -> Extent {
         self.holes.carve(path, start, pages);
-        self.grants.grant(PageRange::within_max(start, start + pages), 0)
+        self.grants
+            .grant(PageRange::within_max(start, start + pages), 0)
     }
 
     /// Takes several runs: first from all holes at least as wide as a power of two, then from
@@ -104,7 +108,10 @@ impl Range {
         let mut left = request.pages.get() - tail;
         let mut wide = align << (left.max(align) / align).ilog2();
         while left > 0 {
-            if self.find(wide.min(left), window, request, &mut path).is_none() {
+            if self
+                .find(wide.min(left), window, request, &mut path)
+                .is_none()
+            {
                 wide /= 2;
                 continue;
             }
@@ -163,7 +170,7 @@ impl Space for Range {
         let pages = request.pages.get();
         let mut path = Path::EMPTY;
         if let Some(start) = self.find(pages, window, request, &mut path) {
-            return Ok(smallvec![self.grant(&path, start, pages)]);
+            return Ok(Extents::from_buf([self.grant(&path, start, pages)]));
         }
         if request.contiguous || self.free() < request.pages {
             return Err(TakeError::Full);

@@ -3,8 +3,6 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use smallvec::smallvec;
-
 use super::grants::Grants;
 use super::{Space, Trim, align_down, align_up};
 use crate::{Extent, Extents, PageCount, PageRange, Request, TakeError};
@@ -60,7 +58,7 @@ impl Space for Unbounded {
             false => align_up(window.start(), align),
         };
         let range = PageRange::within_max(start, start + pages);
-        Ok(smallvec![self.grants.grant(range, 0)])
+        Ok(Extents::from_buf([self.grants.grant(range, 0)]))
     }
 
     fn give(&mut self, extent: Extent) {

@@ -38,7 +38,10 @@ fn replay(kind: Kind, size: u64, ops: &[Op]) -> Option<(Box<dyn Trim>, Model)> {
     for op in ops {
         match *op {
             Op::Take { pages: n, top_down } => {
-                let request = Request { top_down, ..Request::new(pages(n)) };
+                let request = Request {
+                    top_down,
+                    ..Request::new(pages(n))
+                };
                 if !model.take(&mut *space, &request) {
                     return None;
                 }
@@ -59,11 +62,18 @@ fn try_every_request(space: &mut dyn Trim, model: &mut Model, size: u64) {
     let windows = (0..=size + 1).flat_map(|a| (a..=size + 1).map(move |b| (a, b)));
     for (start, end) in windows {
         for (n, align) in (0..=size + 1).flat_map(|n| [1, 2, 3, 4].map(|align| (n, align))) {
-            for (contiguous, top_down) in [(true, false), (true, true), (false, false), (false, true)]
+            for (contiguous, top_down) in
+                [(true, false), (true, true), (false, false), (false, true)]
             {
                 let window = PageRange::new(start, end).unwrap();
                 let (n, align) = (pages(n), pages(align));
-                let request = Request { pages: n, align, window, contiguous, top_down };
+                let request = Request {
+                    pages: n,
+                    align,
+                    window,
+                    contiguous,
+                    top_down,
+                };
                 let before = model.held.len();
                 model.take(space, &request);
                 while model.held.len() > before {
@@ -76,9 +86,15 @@ fn try_every_request(space: &mut dyn Trim, model: &mut Model, size: u64) {
 }
 
 fn explore(kind: Kind, size: u64, depth: usize, ops: &mut Vec<Op>, seen: &mut BTreeSet<Vec<u64>>) {
-    let Some((mut space, mut model)) = replay(kind, size, ops) else { return };
+    let Some((mut space, mut model)) = replay(kind, size, ops) else {
+        return;
+    };
     model.compare(&*space);
-    let state = space.taken().iter().flat_map(|range| [range.start(), range.end()]).collect();
+    let state = space
+        .taken()
+        .iter()
+        .flat_map(|range| [range.start(), range.end()])
+        .collect();
     if seen.insert(state) {
         try_every_request(&mut *space, &mut model, size);
     }
@@ -98,7 +114,17 @@ fn explore(kind: Kind, size: u64, depth: usize, ops: &mut Vec<Op>, seen: &mut BT
 #[test]
 fn every_request_in_every_small_state_is_answered_as_by_trying_all_places() {
     for kind in BOUNDED {
-        for (size, depth) in [(0, 1), (1, 4), (2, 4), (3, 4), (4, 5), (5, 4), (6, 4), (7, 3), (8, 3)] {
+        for (size, depth) in [
+            (0, 1),
+            (1, 4),
+            (2, 4),
+            (3, 4),
+            (4, 5),
+            (5, 4),
+            (6, 4),
+            (7, 3),
+            (8, 3),
+        ] {
             explore(kind, size, depth, &mut Vec::new(), &mut BTreeSet::new());
         }
     }
@@ -133,7 +159,13 @@ impl Random {
 #[test]
 fn random_histories_agree_with_the_model() {
     for kind in BOUNDED {
-        for (seed, size, longest) in [(1, 37, 9), (2, 64, 16), (3, 500, 3), (4, 500, 40), (5, 1023, 2)] {
+        for (seed, size, longest) in [
+            (1, 37, 9),
+            (2, 64, 16),
+            (3, 500, 3),
+            (4, 500, 40),
+            (5, 1023, 2),
+        ] {
             println!("{kind:?} seed {seed} size {size}");
             let mut random = Random(0x9e37_79b9_7f4a_7c15u64.wrapping_mul(seed));
             let (mut space, mut model) = (space(kind, size), Model::new(kind, size));
@@ -171,14 +203,19 @@ fn laws_hold_with_ten_thousand_holes() {
         let mut held: Vec<Extent> = Vec::new();
         for step in 0..200_000 {
             if random.below(100) < if step % 50_000 < 30_000 { 60 } else { 40 } {
-                let request = Request { top_down: random.below(4) == 0, ..random.request(size, 3) };
+                let request = Request {
+                    top_down: random.below(4) == 0,
+                    ..random.request(size, 3)
+                };
                 held.extend(space.take(&request).unwrap_or_default());
             } else if !held.is_empty() {
                 let victim = random.below(held.len() as u64) as usize;
                 space.give(held.swap_remove(victim));
             }
             if step % 10_000 == 0 {
-                space.check().unwrap_or_else(|broken| panic!("{kind:?} {step}: {broken}"));
+                space
+                    .check()
+                    .unwrap_or_else(|broken| panic!("{kind:?} {step}: {broken}"));
             }
         }
         held.into_iter().for_each(|extent| space.give(extent));
@@ -190,10 +227,19 @@ fn laws_hold_with_ten_thousand_holes() {
 #[test]
 fn a_freed_extent_merges_with_both_neighbours() {
     for kind in BOUNDED {
-        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        for order in [
+            [0, 1, 2],
+            [0, 2, 1],
+            [1, 0, 2],
+            [1, 2, 0],
+            [2, 0, 1],
+            [2, 1, 0],
+        ] {
             let mut space = space(kind, 16);
-            let grants: Vec<Extent> =
-                [4, 4, 8].iter().map(|&n| space.take(&Request::new(pages(n))).unwrap()[0]).collect();
+            let grants: Vec<Extent> = [4, 4, 8]
+                .iter()
+                .map(|&n| space.take(&Request::new(pages(n))).unwrap()[0])
+                .collect();
             assert_eq!(space.free(), PageCount::ZERO);
             assert_eq!(space.take(&Request::new(pages(1))), Err(TakeError::Full));
             for index in order {
@@ -234,7 +280,11 @@ fn what_was_not_granted_cannot_be_given() {
         let mut other = self::space(kind, 64);
         (0..20).for_each(|_| drop(other.take(&Request::new(pages(1)))));
         let foreign = grant(&mut *other, 1);
-        for (wrong, why) in [(gone, "twice"), (long, "trimmed since"), (foreign, "of another")] {
+        for (wrong, why) in [
+            (gone, "twice"),
+            (long, "trimmed since"),
+            (foreign, "of another"),
+        ] {
             let given = catch_unwind(AssertUnwindSafe(|| space.give(wrong)));
             let text = *given.expect_err(why).downcast::<String>().expect("a text");
             assert!(text.contains(&wrong.to_string()), "{text}");
@@ -254,17 +304,40 @@ fn what_was_not_granted_cannot_be_given() {
 
 #[test]
 fn nothing_wraps_at_the_ends_of_the_types() {
-    let edges = [0, 1, 2, 3, 7, 64, 1 << 31, 1 << 32, 1 << 51, (1 << 52) - 2, (1 << 52) - 1];
+    let edges = [
+        0,
+        1,
+        2,
+        3,
+        7,
+        64,
+        1 << 31,
+        1 << 32,
+        1 << 51,
+        (1 << 52) - 2,
+        (1 << 52) - 1,
+    ];
     let sizes = [0, 1, 2, 255, 1 << 32, (1 << 33) + 5, 1 << 51, (1 << 52) - 1];
     for (kind, size) in ALL.iter().flat_map(|&kind| sizes.map(|size| (kind, size))) {
         let mut space = space(kind, size);
         let size = space.size().get();
         for (n, align) in edges.iter().flat_map(|&n| edges.map(|align| (n, align))) {
-            for (start, end) in edges.iter().flat_map(|&start| edges.map(|end| (start, end))) {
-                let Some(window) = PageRange::new(start, end) else { continue };
+            for (start, end) in edges
+                .iter()
+                .flat_map(|&start| edges.map(|end| (start, end)))
+            {
+                let Some(window) = PageRange::new(start, end) else {
+                    continue;
+                };
                 for (contiguous, top_down) in [(true, false), (true, true), (false, false)] {
                     let (pages, align) = (pages(n), pages(align));
-                    let request = Request { pages, align, window, contiguous, top_down };
+                    let request = Request {
+                        pages,
+                        align,
+                        window,
+                        contiguous,
+                        top_down,
+                    };
                     let aligned = align.get().is_power_of_two();
                     let first = start.checked_next_multiple_of(align.get().max(1)).unwrap();
                     match space.take(&request) {
@@ -290,7 +363,10 @@ fn nothing_wraps_at_the_ends_of_the_types() {
         assert_eq!(space.free().get(), size);
         space.check().unwrap();
     }
-    assert_eq!((PageCount::new(1 << 63), PageCount::new(1 << 52)), (None, None));
+    assert_eq!(
+        (PageCount::new(1 << 63), PageCount::new(1 << 52)),
+        (None, None)
+    );
 }
 
 #[test]
@@ -307,11 +383,17 @@ fn widths_beyond_a_weight_stay_exact() {
     assert_eq!(space.largest_hole().get(), (1 << 20) - 300_001);
     let wide = space.take(&Request::new(pages(130_000))).unwrap();
     assert_eq!(wide[0].start(), 100_001);
-    assert_eq!(space.take(&Request::new(pages(1 << 20))), Err(TakeError::Full));
+    assert_eq!(
+        space.take(&Request::new(pages(1 << 20))),
+        Err(TakeError::Full)
+    );
     let rest = (1 << 20) - 3 - 130_000;
     let scattered = space.take(&Request::new(pages(rest)).scattered()).unwrap();
     assert!(scattered.len() >= 4 && space.free().is_zero());
-    wide.into_iter().chain(scattered).chain(pins).for_each(|extent| space.give(extent));
+    wide.into_iter()
+        .chain(scattered)
+        .chain(pins)
+        .for_each(|extent| space.give(extent));
     assert_eq!(space.largest_hole().get(), 1 << 20);
     space.check().unwrap();
 }
@@ -320,10 +402,16 @@ fn widths_beyond_a_weight_stay_exact() {
 fn an_unbounded_space_is_full_only_when_its_numbers_end() {
     let mut space = Unbounded::new();
     let half = space.take(&Request::new(pages(1 << 51))).unwrap();
-    assert_eq!(space.take(&Request::new(PageCount::MAX)), Err(TakeError::Full));
+    assert_eq!(
+        space.take(&Request::new(PageCount::MAX)),
+        Err(TakeError::Full)
+    );
     assert_eq!(space.free().get(), (1 << 51) - 1);
     half.into_iter().for_each(|extent| space.give(extent));
     assert_eq!(space.largest_hole(), PageCount::MAX);
-    assert_eq!(space.take(&Request::new(PageCount::ZERO)), Err(TakeError::Invalid));
+    assert_eq!(
+        space.take(&Request::new(PageCount::ZERO)),
+        Err(TakeError::Invalid)
+    );
     space.check().unwrap();
 }

@@ -25,13 +25,21 @@ pub(crate) struct Model {
 impl Model {
     pub(crate) fn new(kind: Kind, size: u64) -> Self {
         let size = size as usize;
-        Self { kind, owners: vec![None; size], newest: vec![0; size], held: Vec::new() }
+        Self {
+            kind,
+            owners: vec![None; size],
+            newest: vec![0; size],
+            held: Vec::new(),
+        }
     }
 
     fn is_free(&self, start: u64, len: u64, empty: bool) -> bool {
         let end = start + len;
         end <= self.owners.len() as u64
-            && (empty || self.owners[start as usize..end as usize].iter().all(Option::is_none))
+            && (empty
+                || self.owners[start as usize..end as usize]
+                    .iter()
+                    .all(Option::is_none))
     }
 
     /// The first pages at which one run can be, `len` pages long.
@@ -61,7 +69,10 @@ impl Model {
             return false;
         }
         let (whole, tail) = (len / align, len % align);
-        let slots = Request { window: request.window, ..*request };
+        let slots = Request {
+            window: request.window,
+            ..*request
+        };
         let aligned = |len: u64| self.places(&slots, len, empty);
         // All places of `align` pages at multiples of `align`: they cannot overlap.
         let full = aligned(align);
@@ -95,15 +106,28 @@ impl Model {
             }
         };
         assert_eq!(verdict, Ok(()), "{:?} {request:?} {extents:?}", self.kind);
-        assert!(extents.len() == 1 || places.is_empty(), "{request:?} could be one run");
+        assert!(
+            extents.len() == 1 || places.is_empty(),
+            "{request:?} could be one run"
+        );
         let sum: u64 = extents.iter().map(|extent| extent.pages().get()).sum();
         assert_eq!(sum, request.pages.get());
         for (index, extent) in extents.iter().enumerate() {
             let range = extent.range();
-            assert!(request.window.contains_range(&range), "{request:?} {extent}");
-            assert_eq!(range.start() % request.align.get(), 0, "{request:?} {extent}");
+            assert!(
+                request.window.contains_range(&range),
+                "{request:?} {extent}"
+            );
+            assert_eq!(
+                range.start() % request.align.get(),
+                0,
+                "{request:?} {extent}"
+            );
             let last = index + 1 == extents.len();
-            assert!(last || range.len().get().is_multiple_of(request.align.get()), "{extents:?}");
+            assert!(
+                last || range.len().get().is_multiple_of(request.align.get()),
+                "{extents:?}"
+            );
             self.own(*extent);
         }
         if request.top_down && extents.len() == 1 {
@@ -115,7 +139,10 @@ impl Model {
     fn own(&mut self, extent: Extent) {
         for page in extent.start() as usize..extent.range().end() as usize {
             assert_eq!(self.owners[page], None, "page {page} of {extent}");
-            assert!(extent.generation() > self.newest[page], "page {page} of {extent}");
+            assert!(
+                extent.generation() > self.newest[page],
+                "page {page} of {extent}"
+            );
             self.owners[page] = Some(extent.generation());
             self.newest[page] = extent.generation();
         }
@@ -131,7 +158,10 @@ impl Model {
     pub(crate) fn trim(&mut self, space: &mut dyn Trim, index: usize, keep: u64) {
         let old = self.held[index];
         let kept = space.trim(old, pages(keep));
-        assert_eq!(kept.range(), PageRange::at(old.start(), pages(keep)).unwrap());
+        assert_eq!(
+            kept.range(),
+            PageRange::at(old.start(), pages(keep)).unwrap()
+        );
         assert_eq!(kept.generation(), old.generation());
         self.disown(PageRange::new(kept.range().end(), old.range().end()).unwrap());
         self.held[index] = kept;
@@ -143,18 +173,27 @@ impl Model {
 
     /// Asserts that the space and the model hold the same.
     pub(crate) fn compare(&self, space: &dyn Trim) {
-        space.check().unwrap_or_else(|broken| panic!("{:?}: {broken}", self.kind));
+        space
+            .check()
+            .unwrap_or_else(|broken| panic!("{:?}: {broken}", self.kind));
         let mut taken: Vec<_> = self.held.iter().map(|extent| extent.range()).collect();
         taken.sort_by_key(|range| range.start());
         assert_eq!(space.taken(), taken);
         let sum: u64 = taken.iter().map(|range| range.len().get()).sum();
         assert_eq!(space.free().get() + sum, space.size().get());
         let size = self.owners.len() as u64;
-        let one_fits = |len: &u64| !self.places(&Request::new(pages(*len)), *len, false).is_empty();
+        let one_fits = |len: &u64| {
+            !self
+                .places(&Request::new(pages(*len)), *len, false)
+                .is_empty()
+        };
         let mut lengths = (1..=size).rev().filter(|len| match self.kind {
             Kind::Buddy => len.is_power_of_two(),
             _ => true,
         });
-        assert_eq!(space.largest_hole().get(), lengths.find(one_fits).unwrap_or(0));
+        assert_eq!(
+            space.largest_hole().get(),
+            lengths.find(one_fits).unwrap_or(0)
+        );
     }
 }

@@ -39,6 +39,7 @@ impl<'t, D: Driver> Reserved<'t, D> {
             window: PageRange::ALL,
             group: self.bo.group.as_deref(),
             chain: 0,
+            level: None,
             lost: &|other| self.terms.lost(other),
         };
         f(&ask)

@@ -8,7 +8,7 @@ use crate::driver::{Advice, BoKind, Eviction};
 use crate::error::{Error, Result};
 use crate::fence::Usage;
 use crate::reservation::{Held, Reservation, Taken as LockTaken, Ticket, wait_lock};
-use crate::resource::{Ask, Group, Left, Manager, Protection, Victim, Walk};
+use crate::resource::{Ask, ClaimGuard, Group, Left, Level, Manager, Protection, Victim, Walk};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::trace::{Event, Reason};
@@ -21,6 +21,7 @@ pub(super) struct Hunt<'a> {
     device: &'a DeviceCore,
     manager: &'a Arc<Manager>,
     ask: &'a Ask<'a>,
+    claim: Option<&'a ClaimGuard<'a>>,
     walk: Walk<'a>,
     allowed: Protection,
     passed_protected: bool,
@@ -47,11 +48,17 @@ impl Drop for VictimLock<'_> {
 }
 
 impl<'a> Hunt<'a> {
-    pub(super) fn new(device: &'a DeviceCore, manager: &'a Arc<Manager>, ask: &'a Ask<'a>) -> Self {
+    pub(super) fn new(
+        device: &'a DeviceCore,
+        manager: &'a Arc<Manager>,
+        ask: &'a Ask<'a>,
+        claim: Option<&'a ClaimGuard<'a>>,
+    ) -> Self {
         Self {
             device,
             manager,
             ask,
+            claim,
             walk: Walk::new(manager),
             allowed: Protection::None,
             passed_protected: false,
@@ -89,7 +96,7 @@ impl<'a> Hunt<'a> {
                 self.walk.rewind_busy();
             }
             if self.ask.context.may_wait() && !self.gently {
-                while let Some((_, victim)) = self.walk.next_busy() {
+                while let Some(victim) = self.walk.next_busy() {
                     if self.ask_busy(&victim)? {
                         self.busy_progress = true;
                         return Ok(true);
@@ -145,7 +152,7 @@ impl<'a> Hunt<'a> {
         match reservation.try_lock(ticket.thread) {
             LockTaken::Now => {}
             LockTaken::Before => return Ok(false),
-            LockTaken::No => match wait_lock(&ticket, self.ask.context, reservation, true) {
+            LockTaken::No => match self.sleep_for(reservation) {
                 Ok(()) => {}
                 Err(Error::AlreadyLocked) => return Ok(false),
                 Err(error) => {
@@ -157,6 +164,22 @@ impl<'a> Hunt<'a> {
             },
         }
         self.make_leave(victim, true)
+    }
+
+    fn level(&self) -> Level<'_> {
+        Level {
+            walk: &self.walk,
+            claim: self.claim,
+            outer: self.ask.level,
+        }
+    }
+
+    fn sleep_for(&self, reservation: &Reservation) -> Result<()> {
+        let level = self.level();
+        level.rest();
+        let result = wait_lock(&self.ask.ticket, self.ask.context, reservation, true);
+        level.awake();
+        result
     }
 
     /// Why the victim is spared, before its lock is worth taking.
@@ -186,7 +209,12 @@ impl<'a> Hunt<'a> {
             took,
         };
         let held = lock.reservation.held(ticket.thread);
-        match Arc::clone(victim).leave(&held, self.manager.mem_type(), self.ask) {
+        let level = self.level();
+        let ask = Ask {
+            level: Some(&level),
+            ..*self.ask
+        };
+        match Arc::clone(victim).leave(&held, self.manager.mem_type(), &ask) {
             Ok(Left::Gone) => Ok(true),
             Ok(Left::Stays(reason)) => {
                 self.pass_over(victim, reason);

@@ -7,7 +7,9 @@ use crate::clock::WaitFor;
 use crate::error::{Error, Result};
 use crate::fault::Site;
 use crate::reservation::Lockable;
-use crate::resource::{Ask, Home, Manager, Order, TakeRefused, Taken, Victim};
+use crate::resource::{
+    AfterHunt, Ask, ClaimGuard, Home, Manager, Order, TakeRefused, Taken, Victim,
+};
 use crate::sync::{Arc, Weak};
 
 use super::evict::Hunt;
@@ -119,7 +121,8 @@ impl BoCore {
             ..*ask
         };
         loop {
-            let mut hunt = Hunt::new(&self.device, manager, &ask);
+            let epoch = manager.epoch();
+            let mut hunt = Hunt::new(&self.device, manager, &ask, Some(&claim));
             hunt.gently(gently);
             hunt.only_own_group(limited.is_some());
             loop {
@@ -134,7 +137,7 @@ impl BoCore {
                 }
             }
             drop(hunt);
-            if gently || !self.wait_for_claims(manager, claim.number(), &ask)? {
+            if gently || !self.wait_for_others(manager, &claim, epoch, &ask)? {
                 return Err(limited.map_or(Refused::Next, Refused::Limit));
             }
         }
@@ -145,23 +148,37 @@ impl BoCore {
         self.pages <= manager.usage().size && self.pages <= place.window.len()
     }
 
-    /// Sleeps until another transaction's claim ends: what it was about to take may be left, and
-    /// what it took may be evicted. Answers false if there is none, or the caller may not wait.
-    fn wait_for_claims(
+    /// Nobody is left to ask. Sleeps while other transactions that evict here may leave
+    /// something: what they had in hand, or what they took. The younger waits for the older to
+    /// end, the oldest only for the others to sleep; so somebody always goes on.
+    fn wait_for_others(
         &self,
         manager: &Manager,
-        own: u64,
+        claim: &ClaimGuard<'_>,
+        epoch: u64,
         ask: &Ask<'_>,
     ) -> Result<bool, Refused> {
         let cell = ask.ticket.cell();
-        if !ask.context.may_wait() || !manager.wait_for_claims(own, cell) {
+        if !ask.context.may_wait() {
             return Ok(false);
+        }
+        match manager.after_hunt(claim.number(), epoch, cell, &*self.device.clock) {
+            AfterHunt::GiveUp => return Ok(false),
+            AfterHunt::Again => return Ok(true),
+            AfterHunt::Sleep => {}
+        }
+        if let Some(outer) = ask.level {
+            outer.rest();
         }
         let context = ask.context;
         let slept = context.sleeping(cell, &self.device.clock, || {
             let stop = || context.is_cancelled();
             ask.ticket.sleep(context.deadline(), &stop, WaitFor::Claim)
         });
+        claim.awake();
+        if let Some(outer) = ask.level {
+            outer.awake();
+        }
         match slept {
             Ok(crate::reservation::Waited::Woken) => Ok(true),
             Ok(crate::reservation::Waited::TimedOut) => Err(Refused::End(Error::TimedOut)),

@@ -124,7 +124,7 @@ impl DeviceCore {
             if ask.chain & 1 << mem_type.index() != 0 && mem_type != MemType::SYSTEM {
                 continue;
             }
-            let mut hunt = Hunt::new(self, manager, &ask);
+            let mut hunt = Hunt::new(self, manager, &ask, None);
             while hunt.evict_one()? {
                 if room() {
                     return Ok(true);
@@ -132,7 +132,7 @@ impl DeviceCore {
             }
         }
         // Objects that left TT are in SYSTEM now, with their pages.
-        let mut hunt = Hunt::new(self, self.system(), &ask);
+        let mut hunt = Hunt::new(self, self.system(), &ask, None);
         while !room() && hunt.evict_one()? {}
         Ok(self.budget.used() < before)
     }

@@ -39,6 +39,7 @@ pub(crate) fn with_ask<T>(
         window: PageRange::ALL,
         group: None,
         chain: 0,
+        level: None,
         lost: &|_| {},
     })
 }
@@ -57,7 +58,7 @@ impl DeviceCore {
             chain: ask.chain | 1 << mem_type.index(),
             ..*ask
         };
-        let mut hunt = Hunt::new(self, manager, &ask);
+        let mut hunt = Hunt::new(self, manager, &ask, None);
         let mut gone = 0;
         while hunt.evict_one()? {
             gone += 1;

@@ -521,14 +521,14 @@ impl Lru {
     pub(crate) fn busy_after(
         &self,
         after: Option<(u8, u64, u32)>,
-    ) -> Option<((u8, u64, u32), NodeId, Weak<dyn Victim>)> {
+    ) -> Option<((u8, u64, u32), Weak<dyn Victim>)> {
         use core::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
         let at = *self.busy.range((from, Unbounded)).next()?;
         let What::One { victim, .. } = &self.nodes[at.2 as usize].what else {
             unreachable!("only objects are busy")
         };
-        Some((at, self.id(at.2), victim.clone()))
+        Some((at, victim.clone()))
     }
 
     /// All entries with their homes, in no order.

@@ -107,6 +107,8 @@ struct Claim {
     age: u64,
     window: PageRange,
     freed: SmallVec<[PageRange; 4]>,
+    /// Its transaction sleeps until another claim ends, with no victim in hand.
+    waiting: bool,
 }
 
 struct State {
@@ -119,8 +121,9 @@ struct State {
     /// Handed-on space whose fences are pending.
     pending: Vec<(PageRange, Fence)>,
     claims: Vec<Claim>,
-    /// Sleepers until a claim ends.
+    /// Sleepers until a claim ends, or its transaction sleeps too.
     claim_waiters: Vec<Arc<WaitCell>>,
+    epoch: u64,
     counters: Counters,
     numbers: u64,
     in_use: bool,
@@ -148,6 +151,7 @@ impl Manager {
                 pending: Vec::new(),
                 claims: Vec::new(),
                 claim_waiters: Vec::new(),
+                epoch: 0,
                 counters: Counters::default(),
                 numbers: 0,
                 in_use: true,
@@ -366,6 +370,7 @@ impl Manager {
                 age,
                 window,
                 freed: SmallVec::new(),
+                waiting: false,
             },
         );
         ClaimGuard {
@@ -375,15 +380,33 @@ impl Manager {
         }
     }
 
-    /// Notes `cell` to be unparked when a claim of somebody else ends. Answers false if there is
-    /// none.
-    pub(crate) fn wait_for_claims(&self, own: u64, cell: &Arc<WaitCell>) -> bool {
+    /// A number that changes whenever a hunt could find more than before.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.state.lock().epoch
+    }
+
+    /// What a transaction does that found nobody left to ask since `epoch`. To sleep, it notes
+    /// `cell`, and wakes those who wait for it to have no victim in hand.
+    pub(crate) fn after_hunt(
+        &self,
+        own: u64,
+        epoch: u64,
+        cell: &Arc<WaitCell>,
+        clock: &dyn Clock,
+    ) -> AfterHunt {
         let mut state = self.state.lock();
-        let others = state.claims.iter().any(|c| c.number != own);
-        if others {
-            state.claim_waiters.push(Arc::clone(cell));
+        let oldest = state.claims.first().is_none_or(|c| c.number == own);
+        let others_rest = state.claims.iter().all(|c| c.number == own || c.waiting);
+        if oldest && others_rest {
+            return if state.epoch == epoch { AfterHunt::GiveUp } else { AfterHunt::Again };
         }
-        others
+        if let Some(claim) = state.claims.iter_mut().find(|c| c.number == own) {
+            claim.waiting = true;
+        }
+        let waiters = core::mem::replace(&mut state.claim_waiters, vec![Arc::clone(cell)]);
+        drop(state);
+        waiters.iter().for_each(|cell| clock.unpark(cell));
+        AfterHunt::Sleep
     }
 
     pub(crate) fn set_home(&self, node: NodeId, home: Home) {
@@ -486,9 +509,40 @@ pub(crate) struct ClaimGuard<'a> {
     number: u64,
 }
 
+/// See [`Manager::after_hunt`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum AfterHunt {
+    /// Nothing can come any more.
+    GiveUp,
+    /// Something has changed meanwhile.
+    Again,
+    /// Another transaction may leave something.
+    Sleep,
+}
+
 impl ClaimGuard<'_> {
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// The transaction is about to sleep, with no victim in hand.
+    pub(crate) fn rest(&self) {
+        let waiters = {
+            let mut state = self.manager.state.lock();
+            if let Some(claim) = state.claims.iter_mut().find(|c| c.number == self.number) {
+                claim.waiting = true;
+            }
+            core::mem::take(&mut state.claim_waiters)
+        };
+        waiters.iter().for_each(|cell| self.clock.unpark(cell));
+    }
+
+    /// The transaction hunts again.
+    pub(crate) fn awake(&self) {
+        let mut state = self.manager.state.lock();
+        if let Some(claim) = state.claims.iter_mut().find(|c| c.number == self.number) {
+            claim.waiting = false;
+        }
     }
 }
 
@@ -509,12 +563,20 @@ impl Released for Manager {
         let mut state = self.state.lock();
         if state.lru.home(node) == Some(Home::Busy) {
             state.lru.set_home(node, Home::Ordered);
+            state.epoch += 1;
         }
     }
 }
 
 /// The manager's lock, for the walk: it reaches the order of eviction and nothing else.
 pub(super) struct LockedLru<'a>(MutexGuard<'a, State>);
+
+impl LockedLru<'_> {
+    /// Entries came back that others had not seen.
+    pub(super) fn changed(&mut self) {
+        self.0.epoch += 1;
+    }
+}
 
 impl Deref for LockedLru<'_> {
     type Target = Lru;
@@ -548,6 +610,7 @@ impl State {
         };
         let after = self.fences_over(&extents);
         let pages = order.request.pages;
+        self.epoch += 1;
         self.used += pages.get();
         self.counters.arrivals += 1;
         self.counters.bytes_in += pages.bytes();
@@ -674,6 +737,7 @@ impl State {
 
     fn free(&mut self, extent: placement::Extent) {
         let range = extent.range();
+        self.epoch += 1;
         self.space.give(extent);
         let claim = self.claims.iter_mut().find(|c| c.window.intersects(&range));
         if let Some(claim) = claim {

@@ -10,6 +10,7 @@ use crate::reservation::{Held, Lockable, Ticket};
 use crate::sync::Arc;
 
 use super::group::Group;
+use super::walk::Level;
 
 /// Something that holds a resource and can be asked to leave. Implemented far above this module;
 /// a manager knows no more of its objects than this.
@@ -53,6 +54,8 @@ pub(crate) struct Ask<'a> {
     /// The memory types that are being evicted from, as bits: an eviction may not push others
     /// out of a type that the chain came through.
     pub(crate) chain: u16,
+    /// The evictions that led to this one.
+    pub(crate) level: Option<&'a Level<'a>>,
     /// The lock that made a nested step fail with `Deadlock`.
     pub(crate) lost: &'a dyn Fn(Option<Arc<dyn Lockable>>),
 }

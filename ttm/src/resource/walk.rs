@@ -5,36 +5,38 @@
 //! caller stays in the walk's hand and goes back when the walk ends. No lock is held between two
 //! steps, and nothing that happens meanwhile disturbs the walk.
 
+use core::cell::{Cell, RefCell};
+
 use smallvec::SmallVec;
 
 use crate::reservation::{Domain, Released};
 use crate::sync::Arc;
 
 use super::lru::{Home, NodeId};
-use super::manager::Manager;
+use super::manager::{ClaimGuard, Manager};
 use super::victim::Victim;
 
 /// A walk. What it still has in hand goes back when it drops.
 pub(crate) struct Walk<'a> {
     manager: &'a Arc<Manager>,
-    hand: SmallVec<[NodeId; 4]>,
-    busy_at: Option<(u8, u64, u32)>,
+    hand: RefCell<SmallVec<[NodeId; 4]>>,
+    busy_at: Cell<Option<(u8, u64, u32)>>,
 }
 
 impl<'a> Walk<'a> {
     pub(crate) fn new(manager: &'a Arc<Manager>) -> Self {
         Self {
             manager,
-            hand: SmallVec::new(),
-            busy_at: None,
+            hand: RefCell::new(SmallVec::new()),
+            busy_at: Cell::new(None),
         }
     }
 
     /// Takes the next candidate in hand.
-    pub(crate) fn next(&mut self) -> Option<(NodeId, Arc<dyn Victim>)> {
+    pub(crate) fn next(&self) -> Option<(NodeId, Arc<dyn Victim>)> {
         loop {
             let (node, victim) = self.manager.lru().take_oldest()?;
-            self.hand.push(node);
+            self.hand.borrow_mut().push(node);
             // An object that is being taken down gives its space back by itself.
             if let Some(victim) = victim.upgrade() {
                 return Some((node, victim));
@@ -43,24 +45,24 @@ impl<'a> Walk<'a> {
     }
 
     /// The next one that was found locked, by this walk or another; it stays where it is.
-    pub(crate) fn next_busy(&mut self) -> Option<(NodeId, Arc<dyn Victim>)> {
+    pub(crate) fn next_busy(&self) -> Option<Arc<dyn Victim>> {
         loop {
-            let (at, node, victim) = self.manager.lru().busy_after(self.busy_at)?;
-            self.busy_at = Some(at);
+            let (at, victim) = self.manager.lru().busy_after(self.busy_at.get())?;
+            self.busy_at.set(Some(at));
             if let Some(victim) = victim.upgrade() {
-                return Some((node, victim));
+                return Some(victim);
             }
         }
     }
 
     /// Begins the list of busy ones again.
-    pub(crate) fn rewind_busy(&mut self) {
-        self.busy_at = None;
+    pub(crate) fn rewind_busy(&self) {
+        self.busy_at.set(None);
     }
 
     /// Puts `node` aside until its reservation is released.
-    pub(crate) fn put_aside(&mut self, node: NodeId, victim: &dyn Victim, domain: &Domain) {
-        self.hand.retain(|n| *n != node);
+    pub(crate) fn put_aside(&self, node: NodeId, victim: &dyn Victim, domain: &Domain) {
+        self.hand.borrow_mut().retain(|n| *n != node);
         if !self.manager.set_busy(node) {
             return;
         }
@@ -71,12 +73,14 @@ impl<'a> Walk<'a> {
     }
 
     /// Puts everything in hand back in order.
-    pub(crate) fn put_back(&mut self) {
-        if self.hand.is_empty() {
+    pub(crate) fn put_back(&self) {
+        let mut hand = self.hand.borrow_mut();
+        if hand.is_empty() {
             return;
         }
         let mut lru = self.manager.lru();
-        for node in self.hand.drain(..) {
+        lru.changed();
+        for node in hand.drain(..) {
             if lru.home(node) == Some(Home::InHand) {
                 lru.set_home(node, Home::Ordered);
             }
@@ -87,5 +91,37 @@ impl<'a> Walk<'a> {
 impl Drop for Walk<'_> {
     fn drop(&mut self) {
         self.put_back();
+    }
+}
+
+/// What one level of evictions keeps from others, and the levels that led to it: a victim's own
+/// move may need another one to leave.
+pub(crate) struct Level<'a> {
+    pub(crate) walk: &'a Walk<'a>,
+    pub(crate) claim: Option<&'a ClaimGuard<'a>>,
+    pub(crate) outer: Option<&'a Level<'a>>,
+}
+
+impl Level<'_> {
+    /// The transaction is about to sleep for a lock: nobody may have to wait for what it has in
+    /// hand, and the oldest claimant need not wait for it.
+    pub(crate) fn rest(&self) {
+        self.walk.put_back();
+        if let Some(claim) = self.claim {
+            claim.rest();
+        }
+        if let Some(outer) = self.outer {
+            outer.rest();
+        }
+    }
+
+    /// The transaction goes on.
+    pub(crate) fn awake(&self) {
+        if let Some(claim) = self.claim {
+            claim.awake();
+        }
+        if let Some(outer) = self.outer {
+            outer.awake();
+        }
     }
 }

@@ -3,6 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::{Index, IndexMut};
 
 use crate::space::{align_down, align_up};
 use crate::{PageCount, PageRange};
@@ -26,25 +27,51 @@ enum State {
 struct Block {
     start: u64,
     parent: u32,
-    // Split: the lower half, the upper one follows it.
+    // Split: the lower half, an even number; the upper one is the next.
     child: u32,
     // Free: the neighbours in the list of its order.
     prev: u32,
     next: u32,
     order: u8,
-    // One more than the order of the greatest free block in here; zero without any.
+    // At least one more than the order of the greatest free block in here, zero only without any.
     best: u8,
     state: State,
+}
+
+/// Two halves, on one cache line; a root is alone in its pair.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+struct Pair([Block; 2]);
+
+/// The blocks by number: a block's other half has the same number but for the lowest bit.
+#[derive(Debug)]
+struct Blocks(Vec<Pair>);
+
+impl Index<u32> for Blocks {
+    type Output = Block;
+
+    #[inline]
+    fn index(&self, id: u32) -> &Block {
+        &self.0[(id >> 1) as usize].0[(id & 1) as usize]
+    }
+}
+
+impl IndexMut<u32> for Blocks {
+    #[inline]
+    fn index_mut(&mut self, id: u32) -> &mut Block {
+        &mut self.0[(id >> 1) as usize].0[(id & 1) as usize]
+    }
 }
 
 /// All blocks: a tree for each power of two in the size, the greatest first.
 ///
 /// # Invariants
 /// Two free halves never stay beside each other. A list holds the free blocks of its order and
-/// nothing else; a bit of `orders` is set where the list is not empty.
+/// nothing else; a bit of `orders` is set where the list is not empty. `best` is a bound: giving
+/// raises it, taking leaves it alone, and a search that it misled lowers it.
 #[derive(Debug)]
 pub(super) struct Forest {
-    blocks: Vec<Block>,
+    blocks: Blocks,
     roots: Vec<u32>,
     // First of the chain of vacant pairs.
     vacant: u32,
@@ -96,16 +123,24 @@ impl Want {
 impl Forest {
     pub(super) fn new(size: u64) -> Self {
         let mut forest = Self {
-            blocks: Vec::new(),
+            blocks: Blocks(Vec::new()),
             roots: Vec::new(),
             vacant: NONE,
             lists: [NONE; ORDERS],
             orders: 0,
         };
         let mut start = 0;
-        for order in (0..ORDERS as u8).rev().filter(|order| size >> order & 1 == 1) {
-            let root = forest.blocks.len() as u32;
-            forest.blocks.push(Block::new(start, NONE, order));
+        for order in (0..ORDERS as u8)
+            .rev()
+            .filter(|order| size >> order & 1 == 1)
+        {
+            let root = Block::new(start, NONE, order);
+            let unused = Block {
+                state: State::Taken,
+                ..root.clone()
+            };
+            forest.blocks.0.push(Pair([root, unused]));
+            let root = 2 * (forest.blocks.0.len() as u32 - 1);
             forest.roots.push(root);
             forest.list(root);
             start += 1 << order;
@@ -121,7 +156,7 @@ impl Forest {
             return None;
         }
         let id = self.lists[(order + fitting.trailing_zeros()) as usize];
-        let start = self.blocks[id as usize].start;
+        let start = self.blocks[id].start;
         Some((self.take_at(id, start, order), start))
     }
 
@@ -130,17 +165,15 @@ impl Forest {
         if self.orders >> want.order() == 0 {
             return None;
         }
-        let seek = |&root: &u32| self.seek(root, want);
-        let (id, start) = match want.top_down {
-            true => self.roots.iter().rev().find_map(seek)?,
-            false => self.roots.iter().find_map(seek)?,
-        };
+        let count = self.roots.len();
+        let mut roots = (0..count).map(|n| if want.top_down { count - 1 - n } else { n });
+        let (id, start) = roots.find_map(|root| self.seek(self.roots[root], want))?;
         Some((self.take_at(id, start, want.order()), start))
     }
 
     /// The first free block below `id` that holds `want`, and where in it.
-    fn seek(&self, id: u32, want: &Want) -> Option<(u32, u64)> {
-        let block = &self.blocks[id as usize];
+    fn seek(&mut self, id: u32, want: &Want) -> Option<(u32, u64)> {
+        let block = &self.blocks[id];
         if u32::from(block.best) <= want.order() || !block.range().intersects(&want.window) {
             return None;
         }
@@ -148,40 +181,46 @@ impl Forest {
             return want.place(block.range()).map(|start| (id, start));
         }
         let halves = [block.child, block.child + 1];
-        let [first, second] = if want.top_down { [halves[1], halves[0]] } else { halves };
-        self.seek(first, want).or_else(|| self.seek(second, want))
+        let [first, second] = if want.top_down {
+            [halves[1], halves[0]]
+        } else {
+            halves
+        };
+        let found = self.seek(first, want).or_else(|| self.seek(second, want));
+        if found.is_none() {
+            self.blocks[id].best = self.blocks[first].best.max(self.blocks[second].best);
+        }
+        found
     }
 
     /// Splits the free block `id` down to the one of `order` at `start`, and takes that.
     fn take_at(&mut self, mut id: u32, start: u64, order: u32) -> u32 {
         self.unlist(id);
-        while u32::from(self.blocks[id as usize].order) > order {
+        while u32::from(self.blocks[id].order) > order {
             let child = self.split(id);
-            let upper = usize::from(start >= self.blocks[child as usize + 1].start) as u32;
+            let upper = usize::from(start >= self.blocks[child + 1].start) as u32;
             self.list(child + 1 - upper);
             id = child + upper;
         }
-        let block = &mut self.blocks[id as usize];
+        let block = &mut self.blocks[id];
         block.state = State::Taken;
         block.best = 0;
-        self.improve(block_parent(&self.blocks, id));
         id
     }
 
     /// Gives back what a run of `old` pages from block `id` has after its first `keep`.
     pub(super) fn shrink(&mut self, mut id: u32, mut old: u64, mut keep: u64) {
         while keep < old {
-            let block = &self.blocks[id as usize];
+            let block = &self.blocks[id];
             let half = 1 << (block.order - 1);
             if block.state == State::Taken {
                 let child = self.split(id);
-                self.blocks[id as usize].best = 0;
                 for half in [child, child + 1] {
-                    self.blocks[half as usize].state = State::Taken;
-                    self.blocks[half as usize].best = 0;
+                    self.blocks[half].state = State::Taken;
+                    self.blocks[half].best = 0;
                 }
             }
-            let child = self.blocks[id as usize].child;
+            let child = self.blocks[id].child;
             if keep > half {
                 id = child + 1;
                 (old, keep) = (old - half, keep - half);
@@ -202,7 +241,7 @@ impl Forest {
         let mut pieces = [NONE; ORDERS];
         let mut count = 0;
         loop {
-            let block = &self.blocks[id as usize];
+            let block = &self.blocks[id];
             if pages == 1 << block.order {
                 break;
             }
@@ -223,51 +262,52 @@ impl Forest {
     }
 
     fn give_block(&mut self, mut id: u32) {
-        debug_assert_eq!(self.blocks[id as usize].state, State::Taken);
+        debug_assert_eq!(self.blocks[id].state, State::Taken);
         loop {
-            let parent = self.blocks[id as usize].parent;
+            let parent = self.blocks[id].parent;
             if parent == NONE {
                 break;
             }
-            let child = self.blocks[parent as usize].child;
-            let other = child + (child + 1 - id);
-            if self.blocks[other as usize].state != State::Free {
+            let other = id ^ 1;
+            if self.blocks[other].state != State::Free {
                 break;
             }
             self.unlist(other);
-            self.blocks[child as usize].next = self.vacant;
-            self.vacant = child;
+            let lower = id & !1;
+            self.blocks[lower].next = self.vacant;
+            self.vacant = lower;
             id = parent;
         }
         self.list(id);
-        self.improve(block_parent(&self.blocks, id));
+        self.raise(id);
     }
 
     /// Makes two halves of a block that is in no list; they are in none either.
     fn split(&mut self, id: u32) -> u32 {
-        let block = &mut self.blocks[id as usize];
+        let block = &mut self.blocks[id];
         block.state = State::Split;
         let (start, order) = (block.start, block.order - 1);
-        let halves = [Block::new(start, id, order), Block::new(start + (1 << order), id, order)];
-        let child = self.vacant;
+        let upper = start + (1 << order);
+        let halves = Pair([Block::new(start, id, order), Block::new(upper, id, order)]);
+        let mut child = self.vacant;
         if child == NONE {
-            let child = self.blocks.len() as u32;
-            assert!(child < NONE - 1, "a space has fewer than 2^32 - 2 blocks");
-            self.blocks.extend(halves);
-            self.blocks[id as usize].child = child;
-            return child;
+            child = 2 * self.blocks.0.len() as u32;
+            assert!(
+                self.blocks.0.len() < 1 << 31,
+                "a space has fewer than 2^32 blocks"
+            );
+            self.blocks.0.push(halves);
+        } else {
+            self.vacant = self.blocks[child].next;
+            self.blocks.0[(child >> 1) as usize] = halves;
         }
-        self.vacant = self.blocks[child as usize].next;
-        let [lower, upper] = halves;
-        self.blocks[child as usize] = lower;
-        self.blocks[child as usize + 1] = upper;
-        self.blocks[id as usize].child = child;
+        self.blocks[id].child = child;
         child
     }
 
     /// Makes a block free and puts it into the list of its order.
     fn list(&mut self, id: u32) {
-        let block = &mut self.blocks[id as usize];
+        let block = &mut self.blocks[id];
         let order = usize::from(block.order);
         let next = self.lists[order];
         block.state = State::Free;
@@ -275,20 +315,20 @@ impl Forest {
         block.prev = NONE;
         block.next = next;
         if next != NONE {
-            self.blocks[next as usize].prev = id;
+            self.blocks[next].prev = id;
         }
         self.lists[order] = id;
         self.orders |= 1 << order;
     }
 
     fn unlist(&mut self, id: u32) {
-        let block = &self.blocks[id as usize];
+        let block = &self.blocks[id];
         let (order, prev, next) = (usize::from(block.order), block.prev, block.next);
         if next != NONE {
-            self.blocks[next as usize].prev = prev;
+            self.blocks[next].prev = prev;
         }
         if prev != NONE {
-            self.blocks[prev as usize].next = next;
+            self.blocks[prev].next = next;
             return;
         }
         self.lists[order] = next;
@@ -297,22 +337,24 @@ impl Forest {
         }
     }
 
-    /// Carries the best order up from `id`, as far as it changes.
-    fn improve(&mut self, mut id: u32) {
-        while id != NONE {
-            let (child, old) = (self.blocks[id as usize].child as usize, self.blocks[id as usize].best);
-            let best = self.blocks[child].best.max(self.blocks[child + 1].best);
-            if best == old {
-                return;
-            }
-            self.blocks[id as usize].best = best;
-            id = self.blocks[id as usize].parent;
+    /// Raises the bounds above a block to its own.
+    fn raise(&mut self, id: u32) {
+        let Block {
+            best, mut parent, ..
+        } = self.blocks[id];
+        while parent != NONE && self.blocks[parent].best < best {
+            self.blocks[parent].best = best;
+            parent = self.blocks[parent].parent;
         }
     }
 
     /// The pages of the greatest free block.
     pub(super) const fn largest(&self) -> u64 {
-        if self.orders == 0 { 0 } else { 1 << self.orders.ilog2() }
+        if self.orders == 0 {
+            0
+        } else {
+            1 << self.orders.ilog2()
+        }
     }
 
     /// Checks the invariants; adds the ranges of taken and free blocks to `pieces`.
@@ -322,15 +364,21 @@ impl Forest {
             let mut last = NONE;
             let mut id = head;
             while id != NONE {
-                let block = &self.blocks[id as usize];
-                if (block.state, usize::from(block.order), block.prev) != (State::Free, order, last) {
-                    return Err(format!("{block:?} is in the list of order {order} after {last}"));
+                let block = &self.blocks[id];
+                if (block.state, usize::from(block.order), block.prev) != (State::Free, order, last)
+                {
+                    return Err(format!(
+                        "{block:?} is in the list of order {order} after {last}"
+                    ));
                 }
                 listed += 1;
                 (last, id) = (id, block.next);
             }
             if (head == NONE) == (self.orders >> order & 1 == 1) {
-                return Err(format!("the bit of order {order} is wrong: {:#x}", self.orders));
+                return Err(format!(
+                    "the bit of order {order} is wrong: {:#x}",
+                    self.orders
+                ));
             }
         }
         let mut count = 0;
@@ -350,7 +398,7 @@ impl Forest {
         free: &mut u64,
         count: &mut u64,
     ) -> Result<(), String> {
-        let block = &self.blocks[id as usize];
+        let block = &self.blocks[id];
         let best = match block.state {
             State::Taken => {
                 taken.push(block.range());
@@ -364,7 +412,7 @@ impl Forest {
             State::Split => {
                 let mut states = [State::Split; 2];
                 for (half, state) in states.iter_mut().enumerate() {
-                    let child = &self.blocks[block.child as usize + half];
+                    let child = &self.blocks[block.child + half as u32];
                     let start = block.start + ((half as u64) << child.order);
                     if (child.parent, child.order + 1, child.start) != (id, block.order, start) {
                         return Err(format!("{child:?} is no half of {block:?}"));
@@ -375,13 +423,15 @@ impl Forest {
                 if states == [State::Free; 2] {
                     return Err(format!("both halves of {block:?} are free"));
                 }
-                let child = block.child as usize;
+                let child = block.child;
                 self.blocks[child].best.max(self.blocks[child + 1].best)
             }
         };
-        match best == block.best {
+        match best <= block.best {
             true => Ok(()),
-            false => Err(format!("the best order of {block:?} is {best}")),
+            false => Err(format!(
+                "the best order in {block:?} is {best}, above its bound"
+            )),
         }
     }
 }
@@ -389,16 +439,21 @@ impl Forest {
 impl Block {
     const fn new(start: u64, parent: u32, order: u8) -> Self {
         let state = State::Free;
-        Self { start, parent, child: NONE, prev: NONE, next: NONE, order, best: order + 1, state }
+        Self {
+            start,
+            parent,
+            child: NONE,
+            prev: NONE,
+            next: NONE,
+            order,
+            best: order + 1,
+            state,
+        }
     }
 
     const fn range(&self) -> PageRange {
         PageRange::within_max(self.start, self.start + (1 << self.order))
     }
-}
-
-fn block_parent(blocks: &[Block], id: u32) -> u32 {
-    blocks[id as usize].parent
 }
 
 const fn min(a: u64, b: u64) -> u64 {

@@ -16,16 +16,12 @@
 //! spreads small objects over the whole memory; first-then-best keeps the high addresses whole and
 //! is better than both when the memory fills up (`examples/churn.rs` measures it).
 
-use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::node::{Entry, Node, WIDTH, Weight};
-use crate::space::{align_down, align_up};
+use super::node::{Entry, Node, WIDTH, Weight, hole, weight};
+use super::path::{LEVELS, Path};
+use super::want::Want;
 use crate::{PageRange, Request};
-
-/// More levels than holes with 32-bit names could ever need.
-const LEVELS: usize = 8;
 
 /// Below this, a node is merged with a neighbour if that leaves the neighbour some room.
 const SPARSE: usize = WIDTH / 4;
@@ -38,39 +34,12 @@ const SPARSE: usize = WIDTH / 4;
 /// above the leaves is at most each key below it, except in slot 0, which also takes what is lower.
 #[derive(Debug)]
 pub(super) struct Holes {
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     vacant: Vec<u32>,
-    root: u32,
+    pub(super) root: u32,
     // Levels above the leaves.
-    height: usize,
-    widest: Weight,
-}
-
-/// The way from the root to a leaf: for each level, leaves first, the node and the slot in it.
-#[derive(Clone, Copy)]
-pub(super) struct Path {
-    nodes: [u32; LEVELS],
-    slots: [u8; LEVELS],
-}
-
-impl Path {
-    pub(super) const EMPTY: Self = Self { nodes: [0; LEVELS], slots: [0; LEVELS] };
-
-    #[inline]
-    const fn node(&self, level: usize) -> usize {
-        self.nodes[level] as usize
-    }
-
-    #[inline]
-    const fn slot(&self, level: usize) -> usize {
-        self.slots[level] as usize
-    }
-
-    #[inline]
-    const fn set(&mut self, level: usize, node: u32, slot: usize) {
-        self.nodes[level] = node;
-        self.slots[level] = slot as u8;
-    }
+    pub(super) height: usize,
+    pub(super) widest: Weight,
 }
 
 impl Holes {
@@ -123,7 +92,12 @@ impl Holes {
         request: &Request,
         path: &mut Path,
     ) -> Option<u64> {
-        let want = Want { pages, window, align: request.align.get(), top_down: request.top_down };
+        let want = Want {
+            pages,
+            window,
+            align: request.align.get(),
+            top_down: request.top_down,
+        };
         self.seek(&want, self.root, self.height, path)
     }
 
@@ -184,6 +158,7 @@ impl Holes {
 
     /// Inserts what is left of a carved hole; a hole may reach past its leaf's bound.
     #[cold]
+    #[inline(never)]
     fn insert_after(&mut self, path: &Path, slot: usize, entry: Entry) {
         self.reweigh(path, 0);
         if entry.key < self.bound(path) {
@@ -211,8 +186,9 @@ impl Holes {
         let mut path = self.path_to(start);
         let next = path.slot(0);
         let leaf = &self.nodes[path.node(0)];
-        let at_edge = next == 0 || (next == leaf.len() && end >= self.bound(&path));
-        if at_edge && self.height > 0 {
+        if (next == 0 && self.touches_earlier_leaf(path, start))
+            || (next == leaf.len() && end >= self.bound(&path))
+        {
             return self.release_at_edge(start, end);
         }
         let leaf = &mut self.nodes[path.node(0)];
@@ -234,6 +210,7 @@ impl Holes {
 
     /// Releases where a neighbour may be in another leaf.
     #[cold]
+    #[inline(never)]
     fn release_at_edge(&mut self, mut start: u64, mut end: u64) {
         if let Some(path) = self.path_to_hole(end)
             && self.hole_at(&path).0 == end
@@ -254,8 +231,8 @@ impl Holes {
     }
 
     /// The way to the leaf where a hole at `page` belongs, and to the slot after those up to it.
-    #[inline]
-    fn path_to(&self, page: u64) -> Path {
+    #[inline(always)]
+    pub(super) fn path_to(&self, page: u64) -> Path {
         let mut path = Path::EMPTY;
         let mut id = self.root;
         for level in (1..=self.height).rev() {
@@ -269,21 +246,28 @@ impl Holes {
     }
 
     /// The way to the last hole that begins at or before `page`.
-    fn path_to_hole(&self, page: u64) -> Option<Path> {
+    pub(super) fn path_to_hole(&self, page: u64) -> Option<Path> {
         let mut path = self.path_to(page);
-        if path.slot(0) > 0 {
-            path.slots[0] -= 1;
-            return Some(path);
-        }
+        self.step_back(&mut path).then_some(path)
+    }
+
+    /// Whether the last hole before the path's leaf ends at `page`.
+    fn touches_earlier_leaf(&self, mut path: Path, page: u64) -> bool {
+        self.step_back(&mut path) && self.hole_at(&path).1 == page
+    }
+
+    /// Moves a path to the hole before, if there is one.
+    fn step_back(&self, path: &mut Path) -> bool {
         // Up to where a way further left leaves, then down along the right edge.
-        let turn = (1..=self.height).find(|&level| path.slot(level) > 0)?;
+        let Some(turn) = (0..=self.height).find(|&level| path.slot(level) > 0) else {
+            return false;
+        };
         path.slots[turn] -= 1;
         for level in (0..turn).rev() {
-            let above = &self.nodes[path.node(level + 1)];
-            let id = above.value(path.slot(level + 1)) as u32;
+            let id = self.nodes[path.node(level + 1)].value(path.slot(level + 1)) as u32;
             path.set(level, id, self.nodes[id as usize].len() - 1);
         }
-        Some(path)
+        true
     }
 
     /// The path's hole, as `(start, end)`.
@@ -292,8 +276,21 @@ impl Holes {
         (leaf.key(path.slot(0)), leaf.value(path.slot(0)))
     }
 
-    /// Puts `entry` before `slot` of the path's leaf, splitting what is full on the way up.
-    fn insert(&mut self, path: &Path, mut slot: usize, mut entry: Entry) {
+    /// Puts `entry` before `slot` of the path's leaf.
+    #[inline]
+    fn insert(&mut self, path: &Path, slot: usize, entry: Entry) {
+        let leaf = &mut self.nodes[path.node(0)];
+        if leaf.len() == WIDTH {
+            return self.insert_splitting(path, slot, entry);
+        }
+        leaf.insert(slot, entry);
+        self.raise(path, 0, entry.weight);
+    }
+
+    /// Inserts into a full leaf, splitting what is full on the way up.
+    #[cold]
+    #[inline(never)]
+    fn insert_splitting(&mut self, path: &Path, mut slot: usize, mut entry: Entry) {
         for level in 0..=self.height {
             let id = path.nodes[level];
             let node = &mut self.nodes[id as usize];
@@ -353,6 +350,8 @@ impl Holes {
     }
 
     /// Merges or drops the path's nodes, from the leaf up, as long as they are sparse.
+    #[cold]
+    #[inline(never)]
     fn thin_out(&mut self, path: &Path) {
         let mut level = 0;
         while level < self.height {
@@ -463,183 +462,5 @@ impl Holes {
     fn drop_node(&mut self, id: u32) {
         self.nodes[id as usize] = Node::EMPTY;
         self.vacant.push(id);
-    }
-
-    /// The width of the widest hole.
-    pub(super) fn largest(&self) -> u64 {
-        match self.widest {
-            Weight::MAX => self.largest_of(self.root, self.height),
-            exact => exact as u64,
-        }
-    }
-
-    /// The width of the widest hole below a node; looks only at those too wide for a weight.
-    fn largest_of(&self, id: u32, level: usize) -> u64 {
-        let node = &self.nodes[id as usize];
-        let wide = (0..node.len()).filter(|&slot| node.weight(slot) == Weight::MAX);
-        let widths = wide.map(|slot| match level {
-            0 => node.value(slot) - node.key(slot),
-            _ => self.largest_of(node.value(slot) as u32, level - 1),
-        });
-        widths.max().unwrap_or(0)
-    }
-
-    /// All holes, in address order, as `(start, end)`.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.from(0)
-    }
-
-    /// The holes from the last one that begins at or before `page` on, in address order.
-    pub(super) fn from(&self, page: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let mut path = self.path_to_hole(page).unwrap_or_else(|| self.path_to(0));
-        core::iter::from_fn(move || {
-            let leaf = &self.nodes[path.node(0)];
-            if path.slot(0) >= leaf.len() {
-                let up = (1..=self.height).find(|&level| {
-                    path.slot(level) + 1 < self.nodes[path.node(level)].len()
-                })?;
-                path.slots[up] += 1;
-                for level in (0..up).rev() {
-                    let above = &self.nodes[path.node(level + 1)];
-                    path.nodes[level] = above.value(path.slot(level + 1)) as u32;
-                    path.slots[level] = 0;
-                }
-                if self.nodes[path.node(0)].len() == 0 {
-                    return None;
-                }
-            }
-            let hole = self.hole_at(&path);
-            path.slots[0] += 1;
-            Some(hole)
-        })
-    }
-
-    /// Checks the invariants.
-    pub(super) fn check(&self) -> Result<(), String> {
-        let widest = self.check_node(self.root, self.height, 0..u64::MAX)?;
-        if widest != self.widest {
-            return Err(format!("the widest hole is {widest}, not {}", self.widest));
-        }
-        let mut last = None;
-        for (start, end) in self.iter() {
-            if end <= start || last.is_some_and(|last| start <= last) {
-                return Err(format!(
-                    "hole {start:#x}..{end:#x} after one that ends at {last:x?}"
-                ));
-            }
-            last = Some(end);
-        }
-        Ok(())
-    }
-
-    fn check_node(
-        &self,
-        id: u32,
-        level: usize,
-        bounds: core::ops::Range<u64>,
-    ) -> Result<Weight, String> {
-        let node = &self.nodes[id as usize];
-        if node.len() == 0 && (level > 0 || id != self.root) {
-            return Err(format!("node {id} at level {level} is empty"));
-        }
-        for slot in 0..node.len() {
-            let (key, value) = (node.key(slot), node.value(slot));
-            if (slot > 0 || level == 0) && !bounds.contains(&key) {
-                return Err(format!("key {key:#x} of node {id} is not in {bounds:#x?}"));
-            }
-            let weighs = match level {
-                0 => weight(value - key),
-                _ => {
-                    let lower = if slot == 0 { bounds.start } else { key };
-                    let upper = if slot + 1 < node.len() {
-                        node.key(slot + 1)
-                    } else {
-                        bounds.end
-                    };
-                    self.check_node(value as u32, level - 1, lower..upper)?
-                }
-            };
-            if weighs != node.weight(slot) {
-                return Err(format!(
-                    "slot {slot} of node {id} weighs {weighs}: {node:?}"
-                ));
-            }
-        }
-        Ok(node.widest())
-    }
-}
-
-/// What a special search looks for.
-struct Want {
-    pages: u64,
-    window: PageRange,
-    align: u64,
-    top_down: bool,
-}
-
-impl Want {
-    /// The first page of the run in the hole `start..end`, if it can be there.
-    fn place(&self, start: u64, end: u64) -> Option<u64> {
-        let (low, high) = (start.max(self.window.start()), end.min(self.window.end()));
-        if self.top_down {
-            let first = align_down(high.checked_sub(self.pages)?, self.align);
-            return (first >= low).then_some(first);
-        }
-        let first = align_up(low, self.align);
-        (first + self.pages <= high).then_some(first)
-    }
-
-    /// A bit for each slot that may hold the run: wide enough, and not clear of the window.
-    fn slots(&self, node: &Node, level: usize) -> u32 {
-        let wide = node.at_least(weight(self.pages));
-        if self.window.start() == 0 && self.window.end() > node.key(node.len().max(1) - 1) {
-            return wide;
-        }
-        // Slot 0 takes what is lower than its key, so its key says nothing above the leaves.
-        let below_end = node.rank(self.window.end() - 1).max(usize::from(level > 0));
-        // The hole that spans the window's start is in the last slot up to it, or above the
-        // leaves at the end of the one before: no node is empty, so it is never further back.
-        let before = node
-            .rank(self.window.start())
-            .saturating_sub(1 + usize::from(level > 0));
-        wide & below(below_end) & !below(before)
-    }
-
-    /// The tightest hole of a leaf, among the slots of `mask`, that holds the run.
-    fn tightest(&self, leaf: &Node, mut mask: u32) -> Option<(usize, u64)> {
-        let mut best: Option<(usize, u64)> = None;
-        while mask != 0 {
-            let slot = mask.trailing_zeros() as usize;
-            mask &= mask - 1;
-            if best.is_some_and(|(best, _)| leaf.weight(best) <= leaf.weight(slot)) {
-                continue;
-            }
-            if let Some(start) = self.place(leaf.key(slot), leaf.value(slot)) {
-                best = Some((slot, start));
-            }
-        }
-        best
-    }
-}
-
-/// The `count` lowest bits.
-const fn below(count: usize) -> u32 {
-    if count >= WIDTH {
-        u32::MAX
-    } else {
-        (1 << count) - 1
-    }
-}
-
-/// The weight of a hole of that many pages.
-const fn weight(pages: u64) -> Weight {
-    if pages > Weight::MAX as u64 { Weight::MAX } else { pages as Weight }
-}
-
-const fn hole(start: u64, end: u64) -> Entry {
-    Entry {
-        key: start,
-        value: end,
-        weight: weight(end - start),
     }
 }

@@ -1,0 +1,443 @@
+//! The device.
+
+use core::fmt;
+use std::collections::BTreeMap;
+use std::thread::{self, JoinHandle};
+
+use placement::PageCount;
+use ttm::clock::Clock;
+use ttm::driver::CopyEngine;
+use ttm::error::{Error, Result};
+use ttm::fence::{FenceError, Timeline};
+use ttm::pages::PageSource;
+use ttm::resource::Region;
+use ttm::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use ttm::sync::{Arc, Mutex, Weak};
+
+use crate::host::{MemfdPages, wall_clock};
+
+use super::clock::VirtualClock;
+use super::counting::CountingPages;
+use super::engine::Engine;
+use super::failing::FailingPages;
+use super::inject::Inject;
+use super::lane::Lane;
+use super::queue::Queue;
+use super::timer::Timer;
+use super::vram::{Vram, Window};
+
+/// How fast an engine or a queue is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EngineConfig {
+    /// Bytes per second; 0 takes no time but the latency.
+    pub bytes_per_second: u64,
+    /// Nanoseconds that every job takes on top.
+    pub latency_ns: u64,
+}
+
+impl EngineConfig {
+    /// How long a job of `bytes` bytes takes, in nanoseconds, rounded up.
+    ///
+    /// ```
+    /// use backends::sim::EngineConfig;
+    ///
+    /// let engine = EngineConfig { bytes_per_second: 1_000_000_000, latency_ns: 100 };
+    /// assert_eq!(engine.duration_ns(4096), 4196);
+    /// ```
+    #[must_use]
+    pub fn duration_ns(&self, bytes: u64) -> u64 {
+        let per_second = u128::from(self.bytes_per_second);
+        let ns = (u128::from(bytes) * 1_000_000_000)
+            .checked_add(per_second.saturating_sub(1))
+            .and_then(|n| n.checked_div(per_second))
+            .unwrap_or(0);
+        u64::try_from(ns).map_or(u64::MAX, |ns| ns.saturating_add(self.latency_ns))
+    }
+}
+
+impl Default for EngineConfig {
+    /// 16 GB/s and 2 us: a card behind sixteen lanes of PCIe 3.
+    fn default() -> Self {
+        Self {
+            bytes_per_second: 16_000_000_000,
+            latency_ns: 2_000,
+        }
+    }
+}
+
+/// What the device is like.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GpuConfig {
+    /// Its own memory.
+    pub vram: PageCount,
+    /// How much of it, from page 0 on, the CPU reaches. Less than all of it is a small BAR.
+    pub aperture: PageCount,
+    /// System memory that goes with it: a hint for the limit of whoever makes the manager.
+    pub system: PageCount,
+    /// Its copy engines, numbered in this order.
+    pub engines: Vec<EngineConfig>,
+    /// How fast each of its queues runs kernels.
+    pub queue: EngineConfig,
+    /// Whether memory has content. Without, any size costs nothing, and jobs only take time.
+    pub contents: bool,
+    /// Chooses which bits flip.
+    pub seed: u64,
+}
+
+impl GpuConfig {
+    /// A device with `vram` pages of memory that the CPU reaches, contents, and one engine.
+    #[must_use]
+    pub fn new(vram: PageCount) -> Self {
+        Self {
+            vram,
+            aperture: vram,
+            system: PageCount::new(vram.get().saturating_mul(2)).unwrap_or(PageCount::MAX),
+            engines: vec![EngineConfig::default()],
+            queue: EngineConfig {
+                bytes_per_second: 200_000_000_000,
+                latency_ns: 5_000,
+            },
+            contents: true,
+            seed: 1,
+        }
+    }
+}
+
+impl Default for GpuConfig {
+    /// 64 MiB, all of it visible.
+    fn default() -> Self {
+        Self::new(PageCount::new(1 << 14).expect("below the greatest count"))
+    }
+}
+
+/// Whose time the device lives in.
+#[derive(Clone, Debug)]
+pub enum SimClock {
+    /// The virtual clock's: jobs are its events.
+    Virtual(Arc<VirtualClock>),
+    /// The host's: each engine and queue has a thread that sleeps and copies.
+    Wall,
+}
+
+/// The fake device. Clones are the same device; it ends, with its threads, with the last of them
+/// and of its engines and queues. Regions and page sources may outlive it.
+#[derive(Clone)]
+pub struct Gpu {
+    inner: Arc<Inner>,
+}
+
+/// What all handles keep alive. Dropping it ends the lanes and joins their threads.
+pub(super) struct Inner {
+    pub(super) core: Arc<Core>,
+    time: SimClock,
+    lanes: Mutex<Lanes>,
+}
+
+#[derive(Default)]
+struct Lanes {
+    engines: Vec<Arc<Lane>>,
+    queues: BTreeMap<usize, Arc<Lane>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What a job needs of the device.
+pub(super) struct Core {
+    config: GpuConfig,
+    clock: Arc<dyn Clock>,
+    inject: Arc<Inject>,
+    vram: Option<Vram>,
+    frames: Arc<dyn PageSource>,
+    lost: AtomicBool,
+    timelines: AtomicU64,
+    random: AtomicU64,
+    /// Every lane that there is, for losing the device.
+    lanes: Mutex<Vec<Weak<Lane>>>,
+}
+
+impl Gpu {
+    /// A device that works until its [`inject`](Gpu::inject) is told otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] if the host gives no memory files or threads.
+    pub fn new(config: GpuConfig, clock: SimClock) -> Result<Self> {
+        Self::with_inject(config, clock, Inject::new())
+    }
+
+    /// A device whose failures are told by `inject`.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] if the host gives no memory files or threads.
+    pub fn with_inject(config: GpuConfig, clock: SimClock, inject: Arc<Inject>) -> Result<Self> {
+        let (frames, vram): (Arc<dyn PageSource>, _) = if config.contents {
+            let vram = match config.vram.is_zero() {
+                true => None,
+                false => Some(Vram::new(config.vram).map_err(|e| Error::Backend(e.into()))?),
+            };
+            (Arc::new(MemfdPages::new()?), vram)
+        } else {
+            (Arc::new(CountingPages::new()), None)
+        };
+        let time: Arc<dyn Clock> = match &clock {
+            SimClock::Virtual(clock) => Arc::clone(clock) as Arc<dyn Clock>,
+            SimClock::Wall => wall_clock(),
+        };
+        let core = Arc::new(Core {
+            clock: time,
+            inject,
+            vram,
+            frames,
+            lost: AtomicBool::new(false),
+            timelines: AtomicU64::new(0),
+            random: AtomicU64::new(config.seed),
+            lanes: Mutex::new(Vec::new()),
+            config,
+        });
+        let inner = Arc::new(Inner {
+            core,
+            time: clock,
+            lanes: Mutex::new(Lanes::default()),
+        });
+        for (n, speed) in inner.core.config.engines.iter().enumerate() {
+            let lane = inner.lane(&format!("sim engine {n}"), *speed)?;
+            inner.lanes.lock().engines.push(lane);
+        }
+        Ok(Self { inner })
+    }
+
+    /// What it was made with.
+    #[must_use]
+    pub fn config(&self) -> &GpuConfig {
+        &self.inner.core.config
+    }
+
+    /// The clock that its fences live in.
+    #[must_use]
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.inner.core.clock)
+    }
+
+    /// Where its failures are told.
+    #[must_use]
+    pub fn inject(&self) -> &Arc<Inject> {
+        &self.inner.core.inject
+    }
+
+    /// Its memory as the CPU sees it.
+    #[must_use]
+    pub fn region(&self) -> Arc<dyn Region> {
+        Arc::new(Window {
+            core: Arc::clone(&self.inner.core),
+        })
+    }
+
+    /// System memory that it can reach: a [`MemfdPages`], or, without contents, only counted.
+    /// Fails as the device's [`inject`](Gpu::inject) says; the device's own view of frames does
+    /// not.
+    #[must_use]
+    pub fn pages(&self) -> Arc<dyn PageSource> {
+        let frames = Arc::clone(&self.inner.core.frames);
+        Arc::new(FailingPages::new(frames, Arc::clone(self.inject())))
+    }
+
+    /// Its copy engine number `n`.
+    ///
+    /// # Panics
+    /// If it has fewer.
+    #[must_use]
+    pub fn engine(&self, n: usize) -> Arc<dyn CopyEngine> {
+        let lane = {
+            let lanes = self.inner.lanes.lock();
+            let lane = lanes.engines.get(n);
+            lane.map(Arc::clone).unwrap_or_else(|| {
+                panic!("engine {n} of {}", lanes.engines.len());
+            })
+        };
+        Arc::new(Engine {
+            gpu: Arc::clone(&self.inner),
+            lane,
+        })
+    }
+
+    /// All its copy engines, in order.
+    #[must_use]
+    pub fn engines(&self) -> Vec<Arc<dyn CopyEngine>> {
+        (0..self.config().engines.len())
+            .map(|n| self.engine(n))
+            .collect()
+    }
+
+    /// Its queue number `n`, made when it is first asked for. Queues run beside each other.
+    ///
+    /// # Panics
+    /// If the host gives no thread for it.
+    #[must_use]
+    pub fn queue(&self, n: usize) -> Queue {
+        let mut lanes = self.inner.lanes.lock();
+        let lane = match lanes.queues.get(&n) {
+            Some(lane) => Arc::clone(lane),
+            None => {
+                drop(lanes);
+                let name = format!("sim queue {n}");
+                let made = self.inner.lane(&name, self.config().queue);
+                let made = made.expect("the host gives a thread for each queue");
+                lanes = self.inner.lanes.lock();
+                // Somebody else may have been faster; his is the one, ours ends unused.
+                Arc::clone(lanes.queues.entry(n).or_insert(made))
+            }
+        };
+        drop(lanes);
+        Queue::new(Arc::clone(&self.inner), lane)
+    }
+
+    /// A timeline with a number of its own in this device, for whoever signals something else.
+    #[must_use]
+    pub fn timeline(&self) -> Arc<Timeline> {
+        self.inner.core.timeline()
+    }
+
+    /// The device is gone: everything pending signals with
+    /// [`FenceError::DeviceLost`], nothing is accepted or mapped any more. Frames stay readable.
+    pub fn lose(&self) {
+        self.inner.core.lose();
+    }
+
+    /// Whether it is gone.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.inner.core.is_lost()
+    }
+
+    /// A lost device comes back, with zeroed memory and new timelines. One that is not lost stays
+    /// as it is.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] if the host cannot clear the memory; the device stays lost.
+    pub fn restore(&self) -> Result<()> {
+        let core = &self.inner.core;
+        if !core.is_lost() {
+            return Ok(());
+        }
+        if let Some(vram) = &core.vram {
+            vram.wipe().map_err(|error| Error::Backend(error.into()))?;
+        }
+        for lane in core.lanes() {
+            lane.reopen();
+        }
+        core.lost.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let config = self.config();
+        write!(
+            f,
+            "Gpu({} of memory, {} visible, {} engines{})",
+            config.vram,
+            config.aperture,
+            config.engines.len(),
+            if self.is_lost() { ", lost" } else { "" }
+        )
+    }
+}
+
+impl Inner {
+    fn lane(&self, name: &str, speed: EngineConfig) -> Result<Arc<Lane>> {
+        let timer = match &self.time {
+            SimClock::Virtual(clock) => Timer::Virtual(Arc::clone(clock)),
+            SimClock::Wall => {
+                let (timer, thread) = Timer::wall(name, Arc::clone(&self.core.clock))
+                    .map_err(|error| Error::Backend(error.into()))?;
+                self.lanes.lock().threads.push(thread);
+                timer
+            }
+        };
+        let lane = Lane::new(&self.core, speed, timer);
+        self.core.lanes.lock().push(Arc::downgrade(&lane));
+        Ok(lane)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for lane in self.core.lanes() {
+            lane.shut(FenceError::Abandoned);
+        }
+        let Lanes {
+            engines,
+            queues,
+            threads,
+        } = core::mem::take(&mut *self.lanes.lock());
+        // With the lanes go their timers, and with those the threads.
+        drop((engines, queues));
+        for thread in threads {
+            // A callback on a lane's thread may have dropped the last handle.
+            if thread.thread().id() != thread::current().id() {
+                let panicked = thread.join().is_err();
+                assert!(
+                    !panicked || thread::panicking(),
+                    "a job of the sim panicked; its own message is above"
+                );
+            }
+        }
+    }
+}
+
+impl Core {
+    pub(super) fn config(&self) -> &GpuConfig {
+        &self.config
+    }
+
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    pub(super) fn inject(&self) -> &Inject {
+        &self.inject
+    }
+
+    /// The memory, if it has content.
+    pub(super) fn vram(&self) -> Option<&Vram> {
+        self.vram.as_ref()
+    }
+
+    /// The device's own view of frames, which is not made to fail.
+    pub(super) fn frames(&self) -> &dyn PageSource {
+        &*self.frames
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn lose(&self) {
+        if self.lost.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        for lane in self.lanes() {
+            lane.shut(FenceError::DeviceLost);
+        }
+    }
+
+    pub(super) fn timeline(&self) -> Arc<Timeline> {
+        let id = self.timelines.fetch_add(1, Ordering::Relaxed) + 1;
+        Arc::new(Timeline::new(id, Arc::clone(&self.clock)))
+    }
+
+    /// The lanes that are alive.
+    fn lanes(&self) -> Vec<Arc<Lane>> {
+        let mut lanes = self.lanes.lock();
+        lanes.retain(|lane| lane.strong_count() > 0);
+        lanes.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The next number of a splitmix generator.
+    pub(super) fn random(&self) -> u64 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut z = self.random.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
