@@ -22,10 +22,12 @@ pub struct CancelToken {
     inner: Arc<Cancel>,
 }
 
+type Sleeper = (Arc<WaitCell>, Arc<dyn Clock>);
+
 #[derive(Default)]
 struct Cancel {
     cancelled: AtomicBool,
-    sleepers: Mutex<Vec<(Arc<WaitCell>, Arc<dyn Clock>)>>,
+    sleepers: Mutex<Vec<Sleeper>>,
 }
 
 impl CancelToken {
@@ -92,6 +94,7 @@ pub struct OpContext {
     no_wait: bool,
     deadline: Option<Time>,
     oom: OomPolicy,
+    evict_shared: bool,
     bytes_moved: Cell<u64>,
     waited_ns: Cell<u64>,
 }
@@ -124,6 +127,14 @@ impl OpContext {
         self
     }
 
+    /// May evict objects that share a reservation which the operation holds, if it has not
+    /// locked them by name.
+    #[must_use]
+    pub fn evicting_shared(mut self) -> Self {
+        self.evict_shared = true;
+        self
+    }
+
     /// Chooses what happens when system memory is short.
     #[must_use]
     pub fn oom(mut self, policy: OomPolicy) -> Self {
@@ -141,6 +152,12 @@ impl OpContext {
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         self.deadline
+    }
+
+    /// Whether objects that share a held reservation may be evicted.
+    #[must_use]
+    pub fn evicts_shared(&self) -> bool {
+        self.evict_shared
     }
 
     /// What happens when system memory is short.

@@ -142,7 +142,13 @@ impl<D: Driver> Device<D> {
         FenceError::DeviceLost
     }
 
-    /// Whether [`Device::set_lost`] was called.
+    /// Notes that the device is back, its memory empty. Content that was lost stays lost until
+    /// its owner discards it.
+    pub fn set_restored(&self) {
+        self.core.set_restored();
+    }
+
+    /// Whether [`Device::set_lost`] was called, and [`Device::set_restored`] was not.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.core.is_lost()

@@ -15,12 +15,14 @@
 //! very reservation.
 
 mod domain;
+mod guard;
 mod lock;
 mod locked_by;
 mod transaction;
 
 pub use domain::Ticket;
 pub(crate) use domain::{Domain, Released, Waited};
+pub(crate) use guard::Guard;
 pub use lock::Reservation;
 pub(crate) use lock::{Held, Taken};
 pub(crate) use locked_by::{Borrowed, LockedBy};

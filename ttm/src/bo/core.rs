@@ -52,6 +52,8 @@ pub(crate) struct BoState {
     pub(crate) bulk: Option<Arc<Bulk>>,
     /// Places of the last successful validate, for I-06.
     pub(crate) placement: Option<Placement>,
+    /// How often the device had been lost when the object came to its place.
+    pub(crate) losses: u64,
     /// The content of a pinned object while its device is suspended.
     pub(crate) suspended: Option<Tt>,
 }
@@ -123,6 +125,7 @@ impl BoCore {
                 content: Content::Fresh,
                 bulk: None,
                 placement: None,
+                losses: 0,
                 suspended: None,
             }),
             object: new.object,
@@ -182,6 +185,13 @@ impl BoState {
         } else {
             Home::Ordered
         }
+    }
+
+    /// Whether the object lives in system pages, or nowhere.
+    pub(crate) fn has_frames(&self) -> bool {
+        self.resource
+            .as_ref()
+            .is_none_or(|resource| resource.manager().uses_frames())
     }
 
     pub(crate) fn mem_type(&self) -> Option<MemType> {

@@ -152,11 +152,7 @@ impl<D: Driver, R> Locked<'_, D, R> {
     }
 
     fn holds(&self, bo: &Arc<BoCore>) -> bool {
-        let mut found = false;
-        self.exec
-            .transaction
-            .for_each(|_, member| found |= Arc::ptr_eq(member, bo));
-        found
+        self.exec.transaction.holds(|member| Arc::ptr_eq(member, bo), bo)
     }
 
     /// Adds the fence of the work that was queued to one object.

@@ -10,7 +10,7 @@ use crate::driver::{Advice, BoFacts, Driver};
 use crate::error::{Error, Result};
 use crate::fault::Site;
 use crate::fence::{Fence, Usage};
-use crate::reservation::{Held, Lockable, Terms};
+use crate::reservation::{Guard, Held, Lockable, Terms};
 use crate::resource::{Ask, PRIORITIES};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
@@ -223,23 +223,17 @@ impl Drop for Pin {
             return;
         };
         let reservation = self.bo.reservation();
-        let took = match reservation.try_lock(ticket.thread) {
-            crate::reservation::Taken::Now => true,
-            crate::reservation::Taken::Before => false,
-            crate::reservation::Taken::No => ticket
-                .lock_contended(reservation, false, None, &|| false)
-                .is_ok(),
+        let guard = Guard::try_take(reservation, ticket).or_else(|| {
+            let waited = ticket.lock_contended(reservation, false, None, &|| false);
+            waited.ok().map(|()| Guard::of(reservation, ticket, true))
+        });
+        let Some(guard) = guard else {
+            return;
         };
-        {
-            let held = reservation.held(ticket.thread);
-            let mut state = self.bo.state(&held);
-            state.pins -= 1;
-            if state.pins == 0 {
-                state.update_home();
-            }
-        }
-        if took {
-            reservation.unlock(ticket.thread, domain);
+        let mut state = self.bo.state(&guard.held());
+        state.pins -= 1;
+        if state.pins == 0 {
+            state.update_home();
         }
     }
 }

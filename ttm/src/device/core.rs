@@ -32,6 +32,7 @@ pub(crate) struct DeviceCore {
     ids: AtomicU64,
     live: AtomicU64,
     lost: AtomicBool,
+    losses: AtomicU64,
     closed: AtomicBool,
     /// Objects whose last handle was dropped.
     pub(crate) released: Queue<Arc<dyn Victim>>,
@@ -73,6 +74,7 @@ impl DeviceCore {
             ids: AtomicU64::new(0),
             live: AtomicU64::new(0),
             lost: AtomicBool::new(false),
+            losses: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             released: Queue::new(),
             moving: Queue::new(),
@@ -159,6 +161,17 @@ impl DeviceCore {
         }
     }
 
+    /// How often the device was lost. Relaxed reads on the hot path: who was told of a loss, and
+    /// asks later, sees it by what told them.
+    #[inline]
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_restored(&self) {
+        self.lost.store(false, Ordering::Release);
+    }
+
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
     }
@@ -167,6 +180,7 @@ impl DeviceCore {
     pub(crate) fn set_lost(&self) -> bool {
         let first = !self.lost.swap(true, Ordering::AcqRel);
         if first {
+            self.losses.fetch_add(1, Ordering::AcqRel);
             self.emit(Event::DeviceLost);
         }
         first

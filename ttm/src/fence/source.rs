@@ -18,9 +18,11 @@ pub trait FenceSource: Send + Sync {
     fn arm(&self, seqno: u64, bell: &Arc<WaitCell>);
 }
 
+type Pumped = (Arc<Timeline>, Arc<dyn FenceSource>);
+
 /// Polls sources and signals their timelines.
 pub struct Pump {
-    sources: Mutex<Vec<(Arc<Timeline>, Arc<dyn FenceSource>)>>,
+    sources: Mutex<Vec<Pumped>>,
     bell: Arc<WaitCell>,
 }
 

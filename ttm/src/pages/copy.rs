@@ -67,8 +67,9 @@ unsafe fn stream_avx2(from: *const u8, to: *mut u8, len: usize) {
         unsafe { _mm256_stream_si256(target.wrapping_add(3), d) };
     }
     let done = head + blocks * BLOCK;
+    let (from, to) = (from.wrapping_add(done), to.wrapping_add(done));
     // SAFETY: `len - done` bytes are left in both.
-    unsafe { core::ptr::copy_nonoverlapping(from.add(done), to.add(done), len - done) };
+    unsafe { core::ptr::copy_nonoverlapping(from, to, len - done) };
     // Streaming stores are weakly ordered; whoever is told about the copy must see all of it.
     _mm_sfence();
 }

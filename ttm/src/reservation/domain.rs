@@ -32,12 +32,13 @@ pub(crate) struct Slot {
 /// All tickets of a device, and who waits for what.
 pub(crate) struct Domain {
     clock: Arc<dyn Clock>,
-    slots: Box<[OnceLock<Box<[CachePadded<Slot>]>>]>,
+    slots: Box<[OnceLock<Block>]>,
     next_age: AtomicU64,
     back_offs: AtomicU64,
     queues: Mutex<Queues>,
 }
 
+type Block = Box<[CachePadded<Slot>]>;
 type Queues = BTreeMap<usize, Queue>;
 
 /// Who waits for one reservation.

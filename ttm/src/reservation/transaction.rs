@@ -204,6 +204,14 @@ impl<'o, M: Member> Transaction<'o, M> {
         }
     }
 
+    /// Whether the transaction holds `member`, which `is_it` recognises.
+    pub(crate) fn holds(&self, is_it: impl Fn(&M) -> bool, member: &M) -> bool {
+        // Another transaction's seat names another member here, or none.
+        let seat = member.seat().load(Ordering::Relaxed) as usize;
+        let entries = self.entries.borrow();
+        seat > 0 && entries.get(seat - 1).is_some_and(|e| is_it(e.member))
+    }
+
     /// How many members the transaction holds.
     #[inline]
     pub(crate) fn len(&self) -> usize {

@@ -22,10 +22,9 @@ impl DeviceCore {
     /// Those of mapping: [`Error::Unsupported`] outside the aperture, [`Error::Backend`],
     /// [`Error::DeviceLost`]. The source is intact.
     pub(super) fn copy_by_cpu(&self, src: &Side, dst: &Side) -> Result<()> {
-        let mut targets = runs(dst);
         let mut sources = runs(src);
         let mut source: Option<(Mapped, usize)> = None;
-        while let Some(run) = targets.next() {
+        for run in runs(dst) {
             let target = self.map_run(run)?;
             let mut done = 0;
             while done < target.len() {
@@ -81,7 +80,7 @@ fn planted_length(len: usize) -> usize {
     if crate::plant::is(crate::plant::Defect::OffByOneExtent) {
         return len - PAGE_SIZE as usize;
     }
-    debug_assert!(len as u64 % PAGE_SIZE == 0);
+    debug_assert!((len as u64).is_multiple_of(PAGE_SIZE));
     len
 }
 

@@ -2,12 +2,12 @@
 
 use placement::MemType;
 
-use crate::bo::{BoCore, BoState};
+use crate::bo::{BoCore, BoState, Content};
 use crate::device::DeviceCore;
 use crate::driver::{Advice, BoKind, Eviction};
 use crate::error::{Error, Result};
 use crate::fence::Usage;
-use crate::reservation::{Held, Reservation, Taken as LockTaken, Ticket, wait_lock};
+use crate::reservation::{Guard, Held, Member, Reservation, Taken as LockTaken, wait_lock};
 use crate::resource::{Ask, ClaimGuard, Group, Left, Level, Manager, Protection, Victim, Walk};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
@@ -30,21 +30,6 @@ pub(super) struct Hunt<'a> {
     /// A busy victim was waited for and evicted; another full round is worth it.
     busy_progress: bool,
     in_busy_round: bool,
-}
-
-/// A victim's reservation, held for one eviction.
-struct VictimLock<'a> {
-    reservation: &'a Reservation,
-    ticket: Ticket<'a>,
-    took: bool,
-}
-
-impl Drop for VictimLock<'_> {
-    fn drop(&mut self) {
-        if self.took {
-            self.reservation.unlock(self.ticket.thread, self.ticket.domain);
-        }
-    }
 }
 
 impl<'a> Hunt<'a> {
@@ -132,6 +117,10 @@ impl<'a> Hunt<'a> {
         let reservation = victim.reservation();
         match reservation.try_lock(ticket.thread) {
             LockTaken::Now => self.make_leave(victim, true),
+            // Ours by another object's name; objects locked by name stay.
+            LockTaken::Before if self.ask.context.evicts_shared() && !victim.is_locked_by_name() => {
+                self.make_leave(victim, false)
+            }
             LockTaken::Before => {
                 self.pass_over(victim, "the requester holds it");
                 Ok(false)
@@ -203,12 +192,8 @@ impl<'a> Hunt<'a> {
 
     fn make_leave(&mut self, victim: &Arc<dyn Victim>, took: bool) -> Result<bool> {
         let ticket = self.ask.ticket;
-        let lock = VictimLock {
-            reservation: victim.reservation(),
-            ticket,
-            took,
-        };
-        let held = lock.reservation.held(ticket.thread);
+        let lock = Guard::of(victim.reservation(), ticket, took);
+        let held = lock.held();
         let level = self.level();
         let ask = Ask {
             level: Some(&level),
@@ -250,6 +235,10 @@ impl Victim for BoCore {
         self.group.as_ref()
     }
 
+    fn is_locked_by_name(&self) -> bool {
+        self.seat().load(Ordering::Relaxed) != 0
+    }
+
     fn leave(self: Arc<Self>, held: &Held<'_>, mem_type: MemType, ask: &Ask<'_>) -> Result<Left> {
         let mut state = self.state(held);
         // Between the list and the lock anything may have happened.
@@ -281,7 +270,12 @@ impl Victim for BoCore {
             0 => Reason::Cleared,
             object => Reason::EvictedFor(object),
         };
-        if state.advice == Advice::DontNeed {
+        self.settle(held, &mut state).or_else(|error| match error {
+            // Nothing is left to move.
+            Error::ContentLost | Error::DeviceLost => Ok(()),
+            error => Err(error),
+        })?;
+        if state.advice == Advice::DontNeed || state.content == Content::Lost {
             self.discard_victim(held, &mut state, why)?;
             return Ok(Left::Gone);
         }

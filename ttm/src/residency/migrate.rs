@@ -41,6 +41,9 @@ impl BoCore {
     ) -> Result<()> {
         let injected = || Error::Backend("the start of a move was made to fail".into());
         self.device.probe(Site::MoveStart, injected)?;
+        if self.device.is_lost() && !taken.resource.manager().uses_frames() {
+            return Err(Error::DeviceLost);
+        }
         let (mut route, mut facts) = self.route(state, &taken.resource, why);
         if let Route::Hop(via) = route {
             self.hop(held, state, via, ask)?;
@@ -280,6 +283,7 @@ impl BoCore {
         new.settle();
         let flags = state.resource.as_ref().map_or(PlaceFlags::empty(), Resource::flags);
         let old = state.resource.replace(new);
+        state.losses = self.device.losses();
         let fence = copy.as_ref().map(|(f, _)| (f.timeline(), f.seqno()));
         let old_place = old.and_then(|old| self.leave_behind(held, old, flags, &facts, copy.as_ref()));
         if let Some((fence, old_tt)) = copy {

@@ -2,7 +2,7 @@
 
 use crate::bo::{BoCore, BoState, Content};
 use crate::error::{Error, Result};
-use crate::reservation::{Held, Lockable, Taken};
+use crate::reservation::{Guard, Held, Lockable};
 use crate::trace::{Event, Reason};
 
 use super::migrate::pending;
@@ -10,23 +10,9 @@ use super::migrate::pending;
 impl BoCore {
     /// Runs `f` if the reservation is free or ours.
     pub(super) fn with_free<T>(&self, f: impl FnOnce(&Held<'_>) -> T) -> Option<T> {
-        let domain = &self.device.domain;
-        let ticket = domain.ticket().ok()?;
-        let reservation = self.reservation();
-        let taken = reservation.try_lock(ticket.thread);
-        if taken == Taken::No {
-            return None;
-        }
-        struct Unlock<'a>(&'a BoCore, u32, bool);
-        impl Drop for Unlock<'_> {
-            fn drop(&mut self) {
-                if self.2 {
-                    self.0.reservation().unlock(self.1, &self.0.device.domain);
-                }
-            }
-        }
-        let _unlock = Unlock(self, ticket.thread, taken == Taken::Now);
-        Some(f(&reservation.held(ticket.thread)))
+        let ticket = self.device.domain.ticket().ok()?;
+        let guard = Guard::try_take(self.reservation(), ticket)?;
+        Some(f(&guard.held()))
     }
 
     /// Gives up space and pages, behind what still uses them.
@@ -72,10 +58,11 @@ impl BoCore {
         let bulk = state.bulk.clone();
         self.abandon(held, state);
         state.bulk = bulk;
-        state.content = if advised && why != Reason::Validate {
-            Content::Purged
-        } else {
-            Content::Fresh
+        state.content = match state.content {
+            // Its owner has to be told, so it is not silently fresh again.
+            Content::Lost if why != Reason::Validate => Content::Lost,
+            _ if advised && why != Reason::Validate => Content::Purged,
+            _ => Content::Fresh,
         };
         self.device.emit(Event::Discarded {
             object: self.id,

@@ -14,6 +14,9 @@ impl BoCore {
     /// # Errors
     /// [`Error::ContentLost`] if the copy failed and the old place is gone too.
     pub(super) fn settle(&self, held: &Held<'_>, state: &mut BoState) -> Result<()> {
+        if state.losses != self.device.losses() && !state.has_frames() {
+            state.content = Content::Lost;
+        }
         let Some(moving) = &state.moving else {
             return Ok(());
         };
@@ -66,9 +69,7 @@ impl BoCore {
         let from = state.mem_type();
         let fences: Vec<Fence> = held.fences().waited_by(Usage::Bookkeep).cloned().collect();
         let frames_are_the_truth = old_tt.is_some();
-        if back.is_none() && !frames_are_the_truth
-            || error == FenceError::DeviceLost && !frames_are_the_truth
-        {
+        if !frames_are_the_truth && (back.is_none() || error == FenceError::DeviceLost) {
             state.content = Content::Lost;
             return Err(match error {
                 FenceError::DeviceLost => Error::DeviceLost,

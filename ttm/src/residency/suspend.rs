@@ -8,7 +8,7 @@ use crate::device::DeviceCore;
 use crate::driver::Side;
 use crate::error::{Error, Result};
 use crate::fence::Usage;
-use crate::reservation::{Held, Lockable, Taken, Ticket, Transaction, wait_lock};
+use crate::reservation::{Guard, Held, Lockable, Transaction, wait_lock};
 use crate::resource::{Ask, Manager, Victim};
 use crate::sync::{Arc, Weak};
 use crate::tt::Tt;
@@ -117,26 +117,15 @@ impl BoCore {
         ask: &Ask<'_>,
         f: impl FnOnce(&Held<'_>, &mut BoState) -> Result<T>,
     ) -> Result<T> {
-        let Ticket { thread, domain, .. } = ask.ticket;
         let reservation = self.reservation();
-        let took = match reservation.try_lock(thread) {
-            Taken::Now => true,
-            Taken::Before => false,
-            Taken::No => {
+        let guard = match Guard::try_take(reservation, ask.ticket) {
+            Some(guard) => guard,
+            None => {
                 wait_lock(&ask.ticket, ask.context, reservation, true)?;
-                true
+                Guard::of(reservation, ask.ticket, true)
             }
         };
-        struct Unlock<'a>(Option<(&'a crate::reservation::Reservation, u32, &'a crate::reservation::Domain)>);
-        impl Drop for Unlock<'_> {
-            fn drop(&mut self) {
-                if let Some((reservation, thread, domain)) = self.0.take() {
-                    reservation.unlock(thread, domain);
-                }
-            }
-        }
-        let _unlock = Unlock(took.then_some((reservation, thread, domain)));
-        let held = reservation.held(thread);
+        let held = guard.held();
         let mut state = self.state(&held);
         f(&held, &mut state)
     }

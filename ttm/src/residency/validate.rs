@@ -23,12 +23,10 @@ impl BoCore {
         ask: &Ask<'_>,
     ) -> Result<()> {
         let mut state = self.state(held);
-        if state.moving.is_some() {
-            self.settle(held, &mut state)?;
-        }
         if placement.is_empty() {
             return self.discard(held, &mut state, Reason::Validate);
         }
+        self.settle(held, &mut state)?;
         if state.content == Content::Lost {
             return Err(Error::ContentLost);
         }

@@ -66,6 +66,9 @@ pub(crate) enum Home {
     Unevictable,
 }
 
+/// Priority, key and index of a busy entry.
+pub(super) type BusyKey = (u8, u64, u32);
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Link {
     Out,
@@ -124,7 +127,7 @@ pub(crate) struct Lru {
     orders: Vec<Sequence>,
     free_orders: Vec<u32>,
     groups: BTreeMap<(u64, u8), u32>,
-    busy: BTreeSet<(u8, u64, u32)>,
+    busy: BTreeSet<BusyKey>,
     ordered: usize,
     live: usize,
 }
@@ -520,8 +523,8 @@ impl Lru {
     /// The first busy entry after `after` by priority and age.
     pub(crate) fn busy_after(
         &self,
-        after: Option<(u8, u64, u32)>,
-    ) -> Option<((u8, u64, u32), Weak<dyn Victim>)> {
+        after: Option<BusyKey>,
+    ) -> Option<(BusyKey, Weak<dyn Victim>)> {
         use core::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
         let at = *self.busy.range((from, Unbounded)).next()?;

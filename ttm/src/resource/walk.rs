@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use crate::reservation::{Domain, Released};
 use crate::sync::Arc;
 
-use super::lru::{Home, NodeId};
+use super::lru::{BusyKey, Home, NodeId};
 use super::manager::{ClaimGuard, Manager};
 use super::victim::Victim;
 
@@ -20,7 +20,7 @@ use super::victim::Victim;
 pub(crate) struct Walk<'a> {
     manager: &'a Arc<Manager>,
     hand: RefCell<SmallVec<[NodeId; 4]>>,
-    busy_at: Cell<Option<(u8, u64, u32)>>,
+    busy_at: Cell<Option<BusyKey>>,
 }
 
 impl<'a> Walk<'a> {

@@ -3,7 +3,43 @@
 use core::ops::{Deref, DerefMut};
 use core::time::Duration;
 
-pub use loom::sync::atomic;
+/// Loom's atomics, with what std's have beyond them.
+pub mod atomic {
+    pub use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
+
+    use core::ops::Deref;
+
+    /// A 64-bit atomic that loom explores.
+    #[derive(Debug, Default)]
+    pub struct AtomicU64(loom::sync::atomic::AtomicU64);
+
+    impl AtomicU64 {
+        /// An atomic that holds `value`.
+        pub fn new(value: u64) -> Self {
+            Self(loom::sync::atomic::AtomicU64::new(value))
+        }
+
+        /// Applies `update` until no other thread interferes, or it answers none.
+        ///
+        /// # Errors
+        /// The value for which `update` answered none.
+        pub fn try_update(
+            &self,
+            set: Ordering,
+            fetch: Ordering,
+            update: impl FnMut(u64) -> Option<u64>,
+        ) -> Result<u64, u64> {
+            self.0.fetch_update(set, fetch, update)
+        }
+    }
+
+    impl Deref for AtomicU64 {
+        type Target = loom::sync::atomic::AtomicU64;
+        fn deref(&self) -> &Self::Target {
+            &self.0
+        }
+    }
+}
 
 /// A lock that loom explores.
 #[derive(Debug)]
@@ -95,16 +131,12 @@ impl Condvar {
 }
 
 loom::thread_local! {
-    static INDEX: u32 = NEXT.with(|next| {
-        let index = next.get();
-        next.set(index + 1);
-        index
-    });
-}
-
-std::thread_local! {
-    // Loom runs all threads of a model on one thread, and a model has few of them.
-    static NEXT: core::cell::Cell<u32> = const { core::cell::Cell::new(0) };
+    static INDEX: u32 = {
+        // Loom numbers the threads of each model from 0 on, and says so in this text only.
+        let name = format!("{:?}", loom::thread::current().id());
+        let digits = name.trim_start_matches("ThreadId(").trim_end_matches(')');
+        digits.parse().expect("loom prints its thread numbers")
+    };
 }
 
 /// The number of the running model thread.
