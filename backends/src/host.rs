@@ -20,6 +20,7 @@
 
 mod backup;
 mod clock;
+mod cycles;
 mod file_map;
 mod pages;
 mod positional;

@@ -51,13 +51,22 @@ impl NothingLeft {
 impl Drop for NothingLeft {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            assert_eq!((fds(), maps()), (self.fds, self.maps), "descriptors, mappings");
+            assert_eq!(
+                (fds(), maps()),
+                (self.fds, self.maps),
+                "descriptors, mappings"
+            );
         }
     }
 }
 
+/// Memory files, and files without a name.
 fn fds() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
+    let fds = std::fs::read_dir("/proc/self/fd").unwrap();
+    let targets = fds.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+    targets
+        .filter(|t| t.to_string_lossy().ends_with(" (deleted)"))
+        .count()
 }
 
 fn maps() -> usize {
@@ -161,7 +170,10 @@ fn a_mapping_shows_its_part_of_the_run_and_ends_with_its_drop() {
 fn frames_that_nobody_took_are_not_mapped() {
     let _left = NothingLeft::expected();
     let source = MemfdPages::new().unwrap();
-    let (a, b) = (source.take(pages(2)).unwrap(), source.take(pages(2)).unwrap());
+    let (a, b) = (
+        source.take(pages(2)).unwrap(),
+        source.take(pages(2)).unwrap(),
+    );
     let refused = |span| matches!(source.map(span), Err(Error::Invalid(_)));
     let first = a.span().first.min(b.span().first);
     let span = |file, first, n| FrameSpan {
@@ -202,6 +214,7 @@ fn running_out_of_frames_is_an_error_and_takes_nothing() {
 #[test]
 #[should_panic(expected = "was not taken here")]
 fn frames_are_given_back_once() {
+    let _left = NothingLeft::expected();
     let source = MemfdPages::new().unwrap();
     let run = source.take(pages(1)).unwrap();
     let copy = FrameRun::new(run.span());
@@ -311,14 +324,24 @@ fn no_file_is_left_and_none_is_made_where_none_can_be() {
     let _left = NothingLeft::expected();
     let dir = temp_dir("left");
     let swap = FileBackup::new(&dir, 1 << 20).unwrap();
-    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0, "it has no name");
+    assert_eq!(
+        std::fs::read_dir(&dir).unwrap().count(),
+        0,
+        "it has no name"
+    );
     drop(swap);
     std::fs::remove_dir(&dir).unwrap();
 
     let error = FileBackup::new(&dir, 1 << 20).unwrap_err();
     assert!(matches!(error, Error::Backup(_)), "{error}");
-    assert!(error.to_string().contains(&*dir.to_string_lossy()), "{error}");
-    assert!(FileBackup::new("/proc/self/status", 1).is_err(), "no directory");
+    assert!(
+        error.to_string().contains(&*dir.to_string_lossy()),
+        "{error}"
+    );
+    assert!(
+        FileBackup::new("/proc/self/status", 1).is_err(),
+        "no directory"
+    );
 }
 
 #[test]
@@ -348,6 +371,13 @@ fn a_full_disk_is_an_error_that_leaves_nothing_taken() {
     let c = swap.store(tag(3), &mapped).unwrap();
     swap.discard(b);
     swap.discard(c);
+    // Blocks that were kept for reuse make way for a run of another size.
+    let (three, small) = filled(&source, 3, 5).unwrap();
+    let d = swap.store(tag(5), &small).unwrap();
+    swap.discard(d);
+    swap.discard(swap.store(tag(1), &mapped).unwrap());
+    drop(small);
+    source.give(three);
     drop((mapped, wide));
     source.give(run);
     source.give(large);
@@ -390,10 +420,16 @@ fn the_wall_clock_runs_forward_and_keeps_deadlines() {
     let clock = WallClock::new();
     let cell = WaitCell::new();
     let until = clock.now().after_nanos(2_000_000);
-    assert_eq!(clock.park(&cell, Some(until), WaitFor::Work), Woken::TimedOut);
+    assert_eq!(
+        clock.park(&cell, Some(until), WaitFor::Work),
+        Woken::TimedOut
+    );
     assert!(clock.now() >= until);
     clock.unpark(&cell);
-    assert_eq!(clock.park(&cell, Some(Time::NEVER), WaitFor::Work), Woken::Notified);
+    assert_eq!(
+        clock.park(&cell, Some(Time::NEVER), WaitFor::Work),
+        Woken::Notified
+    );
 }
 
 /// Counts up to `to`.
@@ -445,4 +481,123 @@ fn services_are_stepped_until_idle_again_at_the_bell_and_never_after_the_drop() 
     counting.to.store(20, Ordering::SeqCst);
     assert_eq!(counting.done.load(Ordering::SeqCst), 10);
     assert_eq!(Arc::strong_count(&counting), 1);
+}
+
+/// Runs a test of this file again in a process of its own, under limits that a shell sets.
+/// Answers whether this is that process.
+fn in_child(test: &str, limits: &str) -> bool {
+    const NAME: &str = "TTM_HOST_TEST_CHILD";
+    if std::env::var_os(NAME).is_some_and(|name| name == test) {
+        return true;
+    }
+    let script = format!("{limits}; exec \"$0\" --exact {test} --nocapture");
+    let out = Command::new("sh")
+        .args(["-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .env(NAME, test)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(
+        out.status.success() && text.contains("1 passed"),
+        "{limits}: {text}{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    false
+}
+
+#[test]
+fn without_descriptors_nothing_is_made() {
+    if !in_child("without_descriptors_nothing_is_made", "ulimit -n 24") {
+        return;
+    }
+    let swap = FileBackup::new(std::env::temp_dir(), 1 << 20).unwrap();
+    let source = MemfdPages::new().unwrap();
+    let opened: Vec<_> = (0..)
+        .map_while(|_| std::fs::File::open("/dev/null").ok())
+        .collect();
+    assert!(matches!(MemfdPages::new(), Err(Error::Backend(_))));
+    let error = FileBackup::new(std::env::temp_dir(), 1 << 20).unwrap_err();
+    assert!(matches!(error, Error::Backup(_)), "{error}");
+    // What is there needs no further descriptor.
+    let (run, mapped) = filled(&source, 3, 1).unwrap();
+    let slots = swap.store(tag(1), &mapped).unwrap();
+    swap.load(&slots, tag(1), &mapped).unwrap();
+    assert_stamped(&mapped, 1);
+    swap.discard(slots);
+    drop((mapped, opened));
+    source.give(run);
+}
+
+#[test]
+fn a_mapping_that_the_host_refuses_is_an_error_and_the_frames_stay() {
+    let name = "a_mapping_that_the_host_refuses_is_an_error_and_the_frames_stay";
+    if !in_child(name, "ulimit -v 1500000") {
+        return;
+    }
+    let source = MemfdPages::with_cache(0, pages(0)).unwrap();
+    let run = source.take(pages(512)).unwrap();
+    let mut held = Vec::new();
+    let error = loop {
+        match source.map(run.span()) {
+            Ok(mapped) => held.push(mapped),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::Backend(_)), "{error}");
+    assert_eq!(source.live_mappings(), held.len() as u64);
+    held.pop();
+    let mapped = source.map(run.span()).unwrap();
+    stamp(&mapped, 1);
+    assert_stamped(&held[0], 1);
+    assert_eq!(source.taken(), pages(512));
+    drop((held, mapped));
+    source.give(run);
+}
+
+#[test]
+fn a_file_that_may_not_grow_is_an_error_that_leaves_nothing_taken() {
+    let name = "a_file_that_may_not_grow_is_an_error_that_leaves_nothing_taken";
+    // The signal that goes with the limit is ignored, across exec.
+    if !in_child(name, "trap '' XFSZ; ulimit -f 4096") {
+        return;
+    }
+    let source = MemfdPages::new().unwrap();
+    assert!(matches!(source.take(pages(1)), Err(Error::Backend(_))));
+    assert_eq!(source.taken(), pages(0));
+    let swap = FileBackup::new(std::env::temp_dir(), 1 << 30).unwrap();
+    let memory = Mapping::of(16 << 20);
+    let error = swap.store(tag(1), &memory.0).unwrap_err();
+    assert!(matches!(error, Error::Backup(_)), "{error}");
+    assert_eq!(swap.used(), pages(0));
+}
+
+/// Memory that is no frame.
+struct Mapping(Mapped);
+
+impl Mapping {
+    #[expect(unsafe_code, reason = "an anonymous mapping becomes a Mapped")]
+    fn of(len: usize) -> Self {
+        let map = memmap2::MmapOptions::new().len(len).map_anon().unwrap();
+        let map = memmap2::MmapRaw::from(map);
+        let at = core::ptr::NonNull::new(map.as_mut_ptr()).unwrap();
+        // SAFETY: `len` bytes are mapped at `at` until the owner drops, and nobody refers to them.
+        Self(unsafe { Mapped::new(at, len, Box::new(map)) })
+    }
+}
+
+#[cfg(feature = "plant")]
+#[test]
+fn a_planted_skipped_zeroing_shows() {
+    use ttm::plant::{Defect, set};
+    let _left = NothingLeft::expected();
+    let source = MemfdPages::new().unwrap();
+    let (run, mapped) = filled(&source, 2, 1).unwrap();
+    drop(mapped);
+    source.give(run);
+    set(Defect::SkippedZeroing);
+    let run = source.take(pages(2)).unwrap();
+    set(Defect::None);
+    assert!(!is_zero(&source.map(run.span()).unwrap()));
+    source.give(run);
 }

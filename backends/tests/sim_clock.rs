@@ -80,7 +80,10 @@ fn one_client_runs_at_a_time_in_the_order_of_spawning() {
         }
     });
     let order = order.into_inner();
-    assert_eq!(order[..16], [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(
+        order[..16],
+        [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7]
+    );
     assert_eq!(clock.now(), Time::ZERO, "nobody waited");
 }
 
@@ -99,7 +102,11 @@ fn time_jumps_to_the_next_event_and_events_of_one_moment_keep_their_order() {
         );
     }
     clock.sleep(30);
-    let entries: Vec<_> = log.lock().iter().map(|(at, n)| format!("{at}{n}")).collect();
+    let entries: Vec<_> = log
+        .lock()
+        .iter()
+        .map(|(at, n)| format!("{at}{n}"))
+        .collect();
     assert_eq!(entries, ["0now", "10a", "20b", "30c", "30d"]);
 }
 
@@ -117,7 +124,11 @@ fn a_deadline_ends_a_park_unless_a_wake_up_comes_first() {
     assert_eq!(park(120), Woken::TimedOut, "a past deadline");
     assert_eq!(clock.now().nanos(), 150, "time does not run backwards");
     clock.unpark(&cell);
-    assert_eq!(park(999), Woken::Notified, "a wake-up before the sleep is kept");
+    assert_eq!(
+        park(999),
+        Woken::Notified,
+        "a wake-up before the sleep is kept"
+    );
     assert_eq!(clock.now().nanos(), 150);
 }
 
@@ -149,7 +160,12 @@ fn when_nothing_can_happen_everybody_is_told_who_waits_for_what() {
     let graphs = graphs.into_inner();
     assert_eq!(graphs.len(), 2);
     assert_eq!(graphs[0], graphs[1]);
-    for part in ["anna waits since 10ns", "age 4", "berta", "point 9 of timeline 2"] {
+    for part in [
+        "anna waits since 10ns",
+        "age 4",
+        "berta",
+        "point 9 of timeline 2",
+    ] {
         assert!(graphs[0].contains(part), "{part}: {}", graphs[0]);
     }
 }
@@ -160,7 +176,10 @@ fn a_thread_alone_stalls_too() {
     let timeline = Timeline::new(5, clock.clone());
     let error = timeline.issue().wait(None).unwrap_err();
     assert!(matches!(error, ttm::error::Error::Stalled(_)));
-    assert!(error.to_string().contains("point 1 of timeline 5"), "{error}");
+    assert!(
+        error.to_string().contains("point 1 of timeline 5"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -213,9 +232,15 @@ fn a_panicking_client_passes_its_turn_on_and_its_panic_comes_out() {
 #[test]
 fn a_panicking_event_comes_out_in_the_client_that_runs_next() {
     let clock = VirtualClock::new();
-    clock.schedule(Time::from_nanos(5), Box::new(|_| panic!("event on purpose")));
+    clock.schedule(
+        Time::from_nanos(5),
+        Box::new(|_| panic!("event on purpose")),
+    );
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| clock.sleep(10)));
-    assert_eq!(result.unwrap_err().downcast_ref(), Some(&"event on purpose"));
+    assert_eq!(
+        result.unwrap_err().downcast_ref(),
+        Some(&"event on purpose")
+    );
     clock.sleep(10);
     assert!(clock.now().nanos() >= 10);
 }
@@ -241,7 +266,11 @@ fn clients_spawn_clients_and_scopes_nest() {
             say(log, clock, "parent");
         });
     });
-    let entries: Vec<_> = log.lock().iter().map(|(at, n)| format!("{at}{n}")).collect();
+    let entries: Vec<_> = log
+        .lock()
+        .iter()
+        .map(|(at, n)| format!("{at}{n}"))
+        .collect();
     assert_eq!(entries, ["11inner", "11parent", "15child"]);
 }
 
@@ -320,6 +349,10 @@ fn an_event_may_sleep_while_others_run() {
             });
         }
     });
-    let entries: Vec<_> = log.lock().iter().map(|(at, n)| format!("{at}{n}")).collect();
+    let entries: Vec<_> = log
+        .lock()
+        .iter()
+        .map(|(at, n)| format!("{at}{n}"))
+        .collect();
     assert_eq!(entries, ["20a", "25event", "40b"]);
 }

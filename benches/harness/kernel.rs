@@ -38,6 +38,22 @@ pub const CREATE_SYSTEM_4K: Figure = figure("create + put, SYSTEM, 4 KiB", 229.0
 /// Row b with 2 MiB.
 pub const CREATE_SYSTEM_2M: Figure = figure("create + put, SYSTEM, 2 MiB", 297.0);
 
+/// A batch of [`CREATE_OPS`] in an empty VRAM: created together, then put together, each.
+pub const BATCH_VRAM_EMPTY: [Figure; 2] = [
+    figure("batch create, VRAM empty, 4 KiB", 202.9),
+    figure("batch put, VRAM empty, 4 KiB", 112.0),
+];
+/// The same beside [`CREATE_LIVE`] live objects.
+pub const BATCH_VRAM_10K_LIVE: [Figure; 2] = [
+    figure("batch create, VRAM 10k live, 4 KiB", 256.1),
+    figure("batch put, VRAM 10k live, 4 KiB", 121.2),
+];
+/// The same into SYSTEM.
+pub const BATCH_SYSTEM_4K: [Figure; 2] = [
+    figure("batch create, SYSTEM, 4 KiB", 162.4),
+    figure("batch put, SYSTEM, 4 KiB", 98.5),
+];
+
 /// Steps a repeat in the eviction rows.
 pub const EVICTION_OPS: usize = 1000;
 /// Steps a repeat with [`EVICTION_LOCKED`] objects locked.
@@ -63,6 +79,11 @@ pub const EVICTION_SHUFFLED: [(usize, Figure); 4] = [
 /// Row d': row d with [`EVICTION_LOCKED_COUNT`] locked objects at the head of the LRU.
 pub const EVICTION_LOCKED: Figure =
     figure("eviction, N = 10,000, 1,000 locked at the head", 7130.0);
+
+/// Pages that fill VRAM in [`EVICTION_LARGE`], one an object.
+pub const EVICTION_LARGE_DOMAIN: usize = 8192;
+/// 2 MiB into a VRAM full of single pages: 512 evictions, each followed by an allocation tried.
+pub const EVICTION_LARGE: Figure = figure("2 MiB into 8,192 x 4 KiB, per validate", 145_512.0);
 
 /// Operations a repeat in the touch rows.
 pub const TOUCH_OPS: usize = 10_000;

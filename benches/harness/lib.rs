@@ -28,6 +28,7 @@
 //! - [`kernel`]: those figures;
 //! - [`copy`]: the limits of moving memory;
 //! - [`report`]: the table and the JSON file;
+//! - [`rig`]: a device that is all bookkeeping;
 //! - [`xorshift`]: the generators that the workloads are drawn from.
 
 #![deny(unsafe_code)]
@@ -42,6 +43,7 @@ pub mod kernel;
 pub mod measure;
 pub mod primitives;
 pub mod report;
+pub mod rig;
 pub mod xorshift;
 
 use std::process::ExitCode;

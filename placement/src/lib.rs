@@ -36,15 +36,15 @@
 
 extern crate alloc;
 
-pub mod units;
+mod units;
 
-pub mod mem_type;
+mod mem_type;
 
-pub mod place;
+mod place;
 
-pub mod placement;
+mod placement;
 
-pub mod extent;
+mod extent;
 
 pub mod space;
 

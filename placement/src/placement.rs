@@ -17,7 +17,7 @@ use crate::Place;
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Placement {
-    places: SmallVec<[Place; 4]>,
+    places: SmallVec<[Place; 2]>,
 }
 
 impl Placement {

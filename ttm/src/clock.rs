@@ -8,6 +8,7 @@
 use core::fmt;
 use core::time::Duration;
 
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex};
 
 /// A moment, in nanoseconds since the clock's own beginning.
@@ -137,6 +138,11 @@ pub trait Clock: Send + Sync {
     /// The present moment. Never runs backwards.
     fn now(&self) -> Time;
 
+    /// The last of `n` adjoining numbers, all greater than every number that was drawn before,
+    /// by this thread or by one that has told it so. They order uses by age; a clock whose
+    /// threads share no counter for them lets transactions scale.
+    fn tick(&self, n: u64) -> u64;
+
     /// Sleeps until `cell` is unparked or `deadline` passes. May wake early for no reason.
     fn park(&self, cell: &Arc<WaitCell>, deadline: Option<Time>, what: WaitFor) -> Woken;
 
@@ -159,12 +165,16 @@ pub trait Clock: Send + Sync {
 /// ```
 pub struct Blocking<N> {
     now: N,
+    ticks: AtomicU64,
 }
 
 impl<N: Fn() -> Time + Send + Sync> Blocking<N> {
     /// A clock that asks `now` for the time.
-    pub const fn new(now: N) -> Self {
-        Self { now }
+    pub fn new(now: N) -> Self {
+        Self {
+            now,
+            ticks: AtomicU64::new(0),
+        }
     }
 }
 
@@ -177,6 +187,11 @@ impl<N> fmt::Debug for Blocking<N> {
 impl<N: Fn() -> Time + Send + Sync> Clock for Blocking<N> {
     fn now(&self) -> Time {
         (self.now)()
+    }
+
+    fn tick(&self, n: u64) -> u64 {
+        // Relaxed: what orders two draws is what told the later thread of the earlier.
+        self.ticks.fetch_add(n, Ordering::Relaxed) + n
     }
 
     fn park(&self, cell: &Arc<WaitCell>, deadline: Option<Time>, _: WaitFor) -> Woken {

@@ -88,22 +88,37 @@ impl core::fmt::Debug for CancelToken {
 /// token.cancel();
 /// assert!(ctx.is_cancelled());
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct OpContext {
     cancel: Option<CancelToken>,
     no_wait: bool,
-    deadline: Option<Time>,
+    /// `Time::NEVER` for none: the context is moved on every transaction, so it is small.
+    deadline: Time,
     oom: OomPolicy,
     evict_shared: bool,
     bytes_moved: Cell<u64>,
     waited_ns: Cell<u64>,
 }
 
+impl Default for OpContext {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl OpContext {
     /// Uninterruptible, may wait for the GPU for ever, reclaims memory.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self {
+            cancel: None,
+            no_wait: false,
+            deadline: Time::NEVER,
+            oom: OomPolicy::Reclaim,
+            evict_shared: false,
+            bytes_moved: Cell::new(0),
+            waited_ns: Cell::new(0),
+        }
     }
 
     /// Ends with [`Error::Interrupted`](crate::Error::Interrupted) once `token` is used.
@@ -123,7 +138,7 @@ impl OpContext {
     /// Ends with [`Error::TimedOut`](crate::Error::TimedOut) at `deadline`.
     #[must_use]
     pub fn until(mut self, deadline: Time) -> Self {
-        self.deadline = Some(deadline);
+        self.deadline = deadline;
         self
     }
 
@@ -151,7 +166,7 @@ impl OpContext {
     /// The moment at which waiting ends.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        self.deadline
+        Some(self.deadline).filter(|d| *d != Time::NEVER)
     }
 
     /// Whether objects that share a held reservation may be evicted.

@@ -157,7 +157,7 @@ pub struct CopyJob {
     pub dst: Side,
     /// Fences to wait for before touching either end. If one fails, so does the job, and it
     /// touches nothing.
-    pub after: SmallVec<[Fence; 2]>,
+    pub after: Vec<Fence>,
 }
 
 /// Copies in the background, in the order of submission.

@@ -2,7 +2,7 @@
 //!
 //! The file has no name: nothing is left behind however the process ends. Slots are pages of it,
 //! taken from a space of slot numbers that is far larger than any disk, so that a run always fits
-//! while the limit has room; what is not taken is a hole. A run can be loaded only with the
+//! while the limit has room; what is neither taken nor kept for reuse is a hole. A run can be loaded only with the
 //! [`SlotRun`] that [`store`](Backup::store) made after its last page was written, so nobody
 //! ever reads a page that he did not write (I-63), whatever the disk still holds.
 
@@ -27,6 +27,9 @@ use super::positional::{read_at, write_at};
 
 /// Slot numbers: 8 TiB, below the longest file of every usual file system.
 const SLOTS: PageCount = PageCount::new(1 << 31).expect("below the greatest count");
+
+/// Disk blocks that hold nothing are kept for so many pages: 256 MiB.
+const KEPT: u64 = 1 << 16;
 
 /// The longest request to the disk. Shorter ones are only the ends of runs.
 const REQUEST: usize = 8 << 20;
@@ -68,13 +71,30 @@ pub struct FileBackup {
     inner: Mutex<Inner>,
 }
 
+/// Runs of slots that hold nothing, but have disk blocks, by their pages.
+type Kept = BTreeMap<u64, Vec<Extent>>;
+
 /// # Invariants
-/// `used` counts the pages of all extents taken from `space`. An extent is in `stored` from the
-/// moment at which all its pages have been written.
+/// Each extent of `space` is in `kept`, or counted in `used`, or in the hands of one call that is
+/// giving it back. An extent is in `stored` from the moment at which all its pages have been
+/// written until it is discarded. `kept_pages` counts the pages in `kept`.
 struct Inner {
     space: Range,
     stored: BTreeMap<u64, Stored>,
     used: u64,
+    kept: Kept,
+    kept_pages: u64,
+}
+
+impl Inner {
+    /// Empties what is kept, if it is unwanted.
+    fn take_kept(&mut self, unwanted: bool) -> Kept {
+        if !unwanted {
+            return Kept::new();
+        }
+        self.kept_pages = 0;
+        core::mem::take(&mut self.kept)
+    }
 }
 
 struct Stored {
@@ -109,6 +129,8 @@ impl FileBackup {
                 space: Range::new(SLOTS),
                 stored: BTreeMap::new(),
                 used: 0,
+                kept: Kept::new(),
+                kept_pages: 0,
             }),
         })
     }
@@ -118,6 +140,7 @@ impl FileBackup {
     pub fn set_limit_bytes(&self, limit_bytes: u64) {
         // Relaxed: it is compared under the lock, but no data hangs on it.
         self.limit.store(limit_bytes / PAGE_SIZE, Ordering::Relaxed);
+        self.trim();
     }
 
     /// The directory that the file is in.
@@ -141,39 +164,84 @@ impl FileBackup {
         }))
     }
 
-    /// Takes slots that nobody has, within the limit.
-    fn take(&self, pages: PageCount) -> Result<Extent> {
+    /// Takes slots that nobody has, within the limit. Says whether they have disk blocks already.
+    fn take(&self, pages: PageCount) -> Result<(Extent, bool)> {
         let full = || self.error("is full; raise its limit or release objects", Errno::NOSPC);
-        let mut inner = self.inner.lock();
-        if inner.used + pages.get() > self.limit.load(Ordering::Relaxed) {
-            return Err(full());
-        }
-        let extents = inner.space.take(&Request::new(pages));
-        let extent = extents.map_err(|_| full())?[0];
-        inner.used += pages.get();
-        Ok(extent)
+        let limit = self.limit.load(Ordering::Relaxed);
+        let (extent, unwanted) = {
+            let mut inner = self.inner.lock();
+            if inner.used + pages.get() > limit {
+                return Err(full());
+            }
+            if let Some(extent) = inner.kept.get_mut(&pages.get()).and_then(Vec::pop) {
+                inner.kept_pages -= pages.get();
+                inner.used += pages.get();
+                return Ok((extent, true));
+            }
+            let extent = inner.space.take(&Request::new(pages)).map_err(|_| full())?[0];
+            inner.used += pages.get();
+            let crowded = inner.used + inner.kept_pages > limit;
+            (extent, inner.take_kept(crowded))
+        };
+        self.release_all(unwanted);
+        Ok((extent, false))
     }
 
-    /// Gives slots back, their disk blocks first.
+    /// Gives slots back. Their blocks are kept for the next run of that size while the limit has
+    /// room for both: making a hole costs more than writing the run.
     fn give(&self, extent: Extent) {
+        let pages = extent.pages().get();
+        let limit = self.limit.load(Ordering::Relaxed);
+        let mut inner = self.inner.lock();
+        inner.used -= pages;
+        let kept = inner.kept_pages + pages;
+        if kept <= KEPT && inner.used + kept <= limit {
+            inner.kept_pages = kept;
+            inner.kept.entry(pages).or_default().push(extent);
+        } else {
+            drop(inner);
+            self.release(extent);
+        }
+    }
+
+    /// Gives all blocks back to the disk that hold nothing.
+    pub fn trim(&self) {
+        let unwanted = self.inner.lock().take_kept(true);
+        self.release_all(unwanted);
+    }
+
+    fn release_all(&self, kept: Kept) {
+        for extent in kept.into_values().flatten() {
+            self.release(extent);
+        }
+    }
+
+    fn release(&self, extent: Extent) {
         // A file system without holes keeps the blocks until the slots are taken again; nobody
         // reads them before they are overwritten.
         let _ = punch(&self.file, extent.range());
-        let mut inner = self.inner.lock();
-        inner.space.give(extent);
-        inner.used -= extent.pages().get();
+        self.inner.lock().space.give(extent);
     }
 
-    /// Reserves and writes; all of it, or an error.
-    fn write(&self, extent: Extent, from: &Mapped) -> Result<()> {
-        match reserve(&self.file, extent.range()) {
+    /// Makes sure that the disk has room for slots that have no blocks.
+    fn reserve(&self, extent: Extent) -> Result<()> {
+        let mut reserved = reserve(&self.file, extent.range());
+        if matches!(reserved, Err(Errno::NOSPC | Errno::DQUOT)) {
+            self.trim();
+            reserved = reserve(&self.file, extent.range());
+        }
+        match reserved {
             // Without reservations the write itself says that the disk is full.
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             Err(error) => {
                 let what = "found no room on the disk; free some or name another directory";
-                return Err(self.error(what, error));
+                Err(self.error(what, error))
             }
         }
+    }
+
+    /// Writes all of it, or answers an error.
+    fn write(&self, extent: Extent, from: &Mapped) -> Result<()> {
         let offset = extent.start() * PAGE_SIZE;
         self.whole(from.len(), |at, len| {
             write_at(&self.file, offset + at as u64, from, at, len)
@@ -183,7 +251,11 @@ impl FileBackup {
 
     /// Calls `part(at, len)` until all `len` bytes are done. Turns direct I/O off where the file
     /// system refuses it, and goes on.
-    fn whole(&self, len: usize, part: impl Fn(usize, usize) -> io::Result<usize>) -> io::Result<()> {
+    fn whole(
+        &self,
+        len: usize,
+        part: impl Fn(usize, usize) -> io::Result<usize>,
+    ) -> io::Result<()> {
         let mut at = 0;
         while at < len {
             match part(at, (len - at).min(REQUEST)) {
@@ -211,9 +283,15 @@ impl Backup for FileBackup {
         let pages = PageCount::from_bytes_ceil(from.len() as u64)
             .filter(|p| !p.is_zero() && p.bytes() == from.len() as u64)
             .ok_or(Error::Invalid("whole pages are stored, at least one"))?;
-        let extent = self.take(pages)?;
-        if let Err(error) = self.write(extent, from) {
-            self.give(extent);
+        let (extent, has_blocks) = self.take(pages)?;
+        let reserved = if has_blocks {
+            Ok(())
+        } else {
+            self.reserve(extent)
+        };
+        if let Err(error) = reserved.and_then(|()| self.write(extent, from)) {
+            self.inner.lock().used -= pages.get();
+            self.release(extent);
             return Err(error);
         }
         let stored = Stored { extent, tag };

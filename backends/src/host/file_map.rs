@@ -68,7 +68,9 @@ impl FileMap {
     /// If the part is not inside.
     #[cfg(feature = "sim")]
     pub(crate) fn part(self: &Arc<Self>, offset: usize, len: usize) -> Mapped {
-        let inside = offset.checked_add(len).is_some_and(|end| end <= self.map.len());
+        let inside = offset
+            .checked_add(len)
+            .is_some_and(|end| end <= self.map.len());
         assert!(inside, "bytes {offset}+{len} of {}", self.map.len());
         // SAFETY: `offset <= len of the mapping` (asserted), so the result is inside it or at
         // its end.

@@ -303,7 +303,9 @@ impl PageSource for MemfdPages {
     /// [`Error::Backend`] if the host refuses the mapping.
     fn map(&self, span: FrameSpan) -> Result<Mapped> {
         if span.file != self.number || span.pages.is_zero() || !self.inner.lock().is_granted(span) {
-            return Err(Error::Invalid("only frames of one run that is taken are mapped"));
+            return Err(Error::Invalid(
+                "only frames of one run that is taken are mapped",
+            ));
         }
         let len = usize::try_from(span.pages.bytes())
             .map_err(|_| Error::Invalid("the run is longer than the address space"))?;
@@ -319,14 +321,19 @@ impl PageSource for MemfdPages {
 
 impl fmt::Debug for MemfdPages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MemfdPages({} taken, {} cached)", self.taken(), self.cached())
+        write!(
+            f,
+            "MemfdPages({} taken, {} cached)",
+            self.taken(),
+            self.cached()
+        )
     }
 }
 
 /// Memory and swap of the host, in pages.
 fn host_pages() -> u64 {
     let info = rustix::system::sysinfo();
-    let units = u64::from(info.totalram) + u64::from(info.totalswap);
+    let units = info.totalram.saturating_add(info.totalswap);
     units.saturating_mul(u64::from(info.mem_unit)) / PAGE_SIZE
 }
 

@@ -62,6 +62,7 @@ pub struct VirtualClock {
     /// `state.now`, for reading without the lock. Relaxed: whoever was woken by an event got the
     /// lock after the event's time was stored.
     now: AtomicU64,
+    ticks: AtomicU64,
 }
 
 struct State {
@@ -143,6 +144,7 @@ impl VirtualClock {
                 panic: None,
             }),
             now: AtomicU64::new(0),
+            ticks: AtomicU64::new(0),
         })
     }
 
@@ -404,6 +406,10 @@ impl Clock for VirtualClock {
             }
             None => cell.notify(),
         }
+    }
+
+    fn tick(&self, n: u64) -> u64 {
+        self.ticks.fetch_add(n, Ordering::Relaxed) + n
     }
 
     /// Who is parked; for a thread whose last park stalled, who was parked at the stall.

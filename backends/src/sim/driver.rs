@@ -141,3 +141,97 @@ impl Driver for SimDriver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use placement::{PageCount, PageRange};
+    use ttm::trace::Reason;
+
+    use super::*;
+
+    const SYSTEM: Option<MemType> = Some(MemType::SYSTEM);
+    const VRAM: Option<MemType> = Some(MemType::VRAM);
+
+    fn bo(mem_type: Option<MemType>, kind: BoKind, advice: Advice) -> BoFacts {
+        BoFacts {
+            id: 1,
+            pages: PageCount::ONE,
+            kind,
+            mem_type,
+            range: PageRange::EMPTY,
+            priority: 0,
+            pinned: false,
+            advice,
+        }
+    }
+
+    fn route(driver: &SimDriver, kind: BoKind, from: Option<MemType>, to: MemType) -> String {
+        let job = MoveFacts {
+            from,
+            to,
+            range: PageRange::EMPTY,
+            has_content: from.is_some(),
+            why: Reason::Validate,
+        };
+        let bo = bo(from, kind, Advice::WillNeed);
+        format!("{:?}", driver.route(&bo, &(), &job))
+    }
+
+    #[test]
+    fn the_mode_says_who_moves_content_and_the_kind_what_is_cleared() {
+        let to_vram = |mode, kind, from| {
+            let driver = SimDriver::new().routes(mode);
+            route(&driver, kind, from, MemType::VRAM)
+        };
+        let (device, kernel) = (BoKind::Device, BoKind::Kernel);
+        let rows = [
+            (
+                RouteMode::Engine,
+                "Engine(EngineId(0))",
+                "Clear(Some(EngineId(0)))",
+            ),
+            (RouteMode::Cpu, "Cpu", "Clear(None)"),
+            (RouteMode::Null, "Null", "Null"),
+        ];
+        for (mode, content, fresh) in rows {
+            assert_eq!(to_vram(mode, device, SYSTEM), content);
+            assert_eq!(to_vram(mode, device, None), fresh);
+            assert_eq!(to_vram(mode, kernel, None), "Null");
+            let driver = SimDriver::new().routes(mode);
+            assert_eq!(route(&driver, device, None, MemType::SYSTEM), "Null");
+        }
+        let two = SimDriver::new().engines(EngineId(0), EngineId(1));
+        let out = route(&two, device, VRAM, MemType::SYSTEM);
+        assert_eq!(out, "Engine(EngineId(1))");
+    }
+
+    #[test]
+    fn content_hops_only_between_vram_and_system_and_only_if_told_to() {
+        let hop = SimDriver::new().hop(true);
+        for (from, to) in [(SYSTEM, MemType::VRAM), (VRAM, MemType::SYSTEM)] {
+            assert!(route(&hop, BoKind::Device, from, to).starts_with("Hop"));
+        }
+        let direct = route(&hop, BoKind::Device, VRAM, MemType::TT);
+        assert!(direct.starts_with("Engine"));
+        assert!(route(&hop, BoKind::Device, None, MemType::VRAM).starts_with("Clear"));
+    }
+
+    #[test]
+    fn victims_go_where_the_knob_says_or_nowhere_if_nobody_needs_them() {
+        let to = |driver: &SimDriver, mem_type, advice| {
+            let bo = bo(mem_type, BoKind::Device, advice);
+            match driver.evict_to(&bo, &()) {
+                Eviction::To(p) => p.places().iter().map(|p| p.mem_type).collect(),
+                Eviction::Discard => vec![],
+                Eviction::Never => vec![MemType::VRAM],
+            }
+        };
+        let (plain, by_tt) = (SimDriver::new(), SimDriver::new().evict_vram_by_tt());
+        let need = Advice::WillNeed;
+        assert_eq!(to(&plain, VRAM, need), [MemType::SYSTEM]);
+        assert_eq!(to(&by_tt, VRAM, need), [MemType::TT, MemType::SYSTEM]);
+        assert_eq!(to(&by_tt, Some(MemType::TT), need), [MemType::SYSTEM]);
+        assert_eq!(to(&plain, SYSTEM, need), [MemType::VRAM], "never");
+        assert_eq!(to(&plain, VRAM, Advice::DontNeed), []);
+    }
+}

@@ -24,7 +24,9 @@ impl CopyEngine for Engine {
         let core = &self.gpu.core;
         check(core, &job)?;
         if core.inject().fails(At::COPY_SUBMIT) {
-            return Err(Error::Backend("a job was made to fail (copy.submit)".into()));
+            return Err(Error::Backend(
+                "a job was made to fail (copy.submit)".into(),
+            ));
         }
         let after = job.after.to_vec();
         let CopyJob {
@@ -88,7 +90,9 @@ pub(super) fn views(core: &Core, side: &Side, pages: PageCount) -> Result<Option
             for range in ranges {
                 let range = PageRange::at(range.start(), part(range.len())).expect("a part");
                 if !range.is_empty() {
-                    let vram = core.vram().ok_or(Error::Invalid("there is no device memory"))?;
+                    let vram = core
+                        .vram()
+                        .ok_or(Error::Invalid("there is no device memory"))?;
                     views.push(vram.view(range).map_err(host)?);
                 }
             }

@@ -38,7 +38,9 @@ impl PageSource for FailingPages {
 
     fn map(&self, span: FrameSpan) -> Result<Mapped> {
         if self.inject.fails(At::PAGES_MAP) {
-            return Err(Error::Backend("a mapping was made to fail (pages.map)".into()));
+            return Err(Error::Backend(
+                "a mapping was made to fail (pages.map)".into(),
+            ));
         }
         self.inner.map(span)
     }
@@ -71,14 +73,18 @@ impl FailingBackup {
 impl Backup for FailingBackup {
     fn store(&self, tag: SlotTag, from: &Mapped) -> Result<SlotRun> {
         if self.inject.fails(At::BACKUP_STORE) {
-            return Err(Error::Backup("a store was made to fail (backup.store)".into()));
+            return Err(Error::Backup(
+                "a store was made to fail (backup.store)".into(),
+            ));
         }
         self.inner.store(tag, from)
     }
 
     fn load(&self, slots: &SlotRun, tag: SlotTag, into: &Mapped) -> Result<()> {
         if self.inject.fails(At::BACKUP_LOAD) {
-            return Err(Error::Backup("a load was made to fail (backup.load)".into()));
+            return Err(Error::Backup(
+                "a load was made to fail (backup.load)".into(),
+            ));
         }
         self.inner.load(slots, tag, into)?;
         if self.inject.fails(At::BACKUP_FLIP) {

@@ -49,18 +49,36 @@ const OWN: [Row; 16] = [
     told("copy.start", "a copy fails before it touches anything"),
     told("copy.middle", "a copy fails with half of its pages written"),
     told("copy.late-error", "a copy writes everything and then fails"),
-    apart("copy.flip-bit", "a copy silently flips one bit of what it wrote"),
-    told("kernel.submit", "a queue refuses a kernel; nothing is queued"),
-    apart("fence.late", "the work is done in time and its fence signals later"),
-    apart("fence.never", "the work is done and its fence never signals: the engine hangs"),
-    told("fence.error", "the work is done and its fence says that it failed"),
+    apart(
+        "copy.flip-bit",
+        "a copy silently flips one bit of what it wrote",
+    ),
+    told(
+        "kernel.submit",
+        "a queue refuses a kernel; nothing is queued",
+    ),
+    apart(
+        "fence.late",
+        "the work is done in time and its fence signals later",
+    ),
+    apart(
+        "fence.never",
+        "the work is done and its fence never signals: the engine hangs",
+    ),
+    told(
+        "fence.error",
+        "the work is done and its fence says that it failed",
+    ),
     apart("device.lost", "the device is lost when the job would begin"),
     told("pages.take", "frames run out"),
     told("pages.map", "the host refuses to map frames"),
     told("region.map", "the host refuses to map device memory"),
     told("backup.store", "the backup cannot write"),
     told("backup.load", "the backup cannot read"),
-    apart("backup.flip", "the backup returns data with one bit flipped"),
+    apart(
+        "backup.flip",
+        "the backup returns data with one bit flipped",
+    ),
 ];
 
 /// The number of a site of the sim.
@@ -136,7 +154,13 @@ impl Rule {
     fn pass(self) -> (bool, Option<Self>) {
         match self.before {
             0 => (true, self.forever.then_some(self)),
-            n => (false, Some(Self { before: n - 1, ..self })),
+            n => (
+                false,
+                Some(Self {
+                    before: n - 1,
+                    ..self
+                }),
+            ),
         }
     }
 }
@@ -455,7 +479,10 @@ mod tests {
         assert_eq!([pass(), pass(), pass()], [false, true, false]);
         inject.fail("pages.take", 2, true);
         assert_eq!([pass(), pass(), pass()], [false, true, true]);
-        assert_eq!((inject.count("pages.take"), inject.hits("pages.take")), (6, 3));
+        assert_eq!(
+            (inject.count("pages.take"), inject.hits("pages.take")),
+            (6, 3)
+        );
         assert_eq!(inject.last_failed(), Some("pages.take"));
         inject.clear();
         assert!(!pass());

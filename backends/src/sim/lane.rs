@@ -248,7 +248,12 @@ impl State {
 impl fmt::Debug for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state.lock();
-        write!(f, "Lane({:?}, {} queued)", state.timeline, state.queue.len())
+        write!(
+            f,
+            "Lane({:?}, {} queued)",
+            state.timeline,
+            state.queue.len()
+        )
     }
 }
 

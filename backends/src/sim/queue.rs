@@ -156,7 +156,9 @@ impl Queue {
         let pages = pages_of(core, &side)?.and_then(PageCount::new);
         let pages = pages.ok_or(Error::Invalid("a kernel works on frames or device memory"))?;
         if core.inject().fails(At::KERNEL_SUBMIT) {
-            return Err(Error::Backend("a kernel was made to fail (kernel.submit)".into()));
+            return Err(Error::Backend(
+                "a kernel was made to fail (kernel.submit)".into(),
+            ));
         }
         let run = move |core: &Core| {
             if !core.config().contents {

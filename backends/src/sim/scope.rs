@@ -76,15 +76,16 @@ impl<'scope> Scope<'scope, '_> {
             shared: Arc::clone(&self.shared),
             id,
         };
-        let spawned = thread::Builder::new()
-            .name(name.into())
-            .spawn_scoped(self.threads, move || {
-                over.clock.enter(id);
-                let result = catch_unwind(AssertUnwindSafe(client));
-                if let Err(panic) = result {
-                    over.shared.inner.lock().panic.get_or_insert(panic);
-                }
-            });
+        let spawned =
+            thread::Builder::new()
+                .name(name.into())
+                .spawn_scoped(self.threads, move || {
+                    over.clock.enter(id);
+                    let result = catch_unwind(AssertUnwindSafe(client));
+                    if let Err(panic) = result {
+                        over.shared.inner.lock().panic.get_or_insert(panic);
+                    }
+                });
         // The guard went back with the error, so the client is over already.
         spawned.expect("the host gives a thread for each client");
     }

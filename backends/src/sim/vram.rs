@@ -50,7 +50,9 @@ impl Vram {
         assert!(pages.end() <= self.pages.get(), "{pages} of {}", self.pages);
         self.back(pages)?;
         let index = |n| usize::try_from(n).expect("part of the mapping");
-        Ok(self.map.part(index(pages.start() * PAGE_SIZE), index(pages.len().bytes())))
+        Ok(self
+            .map
+            .part(index(pages.start() * PAGE_SIZE), index(pages.len().bytes())))
     }
 
     fn back(&self, pages: PageRange) -> io::Result<()> {
@@ -59,7 +61,10 @@ impl Vram {
             let chunk = &mut backed[usize::try_from(n).expect("part of the table")];
             if !*chunk {
                 let end = ((n + 1) * CHUNK).min(self.pages.get());
-                reserve(&self.file, PageRange::new(n * CHUNK, end).expect("in order"))?;
+                reserve(
+                    &self.file,
+                    PageRange::new(n * CHUNK, end).expect("in order"),
+                )?;
                 *chunk = true;
             }
         }
@@ -108,8 +113,11 @@ impl Region for Window {
             ));
         };
         if self.core.inject().fails(At::REGION_MAP) {
-            return Err(Error::Backend("a mapping was made to fail (region.map)".into()));
+            return Err(Error::Backend(
+                "a mapping was made to fail (region.map)".into(),
+            ));
         }
-        vram.view(pages).map_err(|error| Error::Backend(error.into()))
+        vram.view(pages)
+            .map_err(|error| Error::Backend(error.into()))
     }
 }

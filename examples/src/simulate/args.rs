@@ -34,6 +34,23 @@ Exit status:
   1  a wrong byte or a broken invariant; the object, offset, expected and found are printed
   2  refused: bad input or arguments, or no device; nothing lost";
 
+const AFTER_REPLAY: &str = "\
+The policies:
+  lru      the memory manager itself, on a fake card without contents; the counters are its own.
+           Objects begin outside of the card, and system memory is unlimited
+  optimal  what knowing the future would give (Belady; every touched object is brought in):
+           computed, not managed. A bound where all objects have one size, else an estimate
+
+Virtual seconds are the time that the copies would take one after the other on a link of 16 GB/s
+with 2 us for each copy. Wall seconds are those of the touches alone: the file has been read and
+the objects have been made before. With --trace or --plot they include writing.
+
+Examples:
+  simulate replay FILE --format mooncake --vram 18279 --block 2M --order touch --json out.json
+  simulate replay examples/traces/frames.residency --vram 384M --order request --plot out.svg
+
+Exit status: 0 done, 1 a broken invariant, 2 refused (bad input, a line that cannot fit)";
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "simulate", version, about = ABOUT, long_about = ABOUT, after_help = AFTER)]
@@ -58,7 +75,7 @@ pub(crate) enum Command {
     #[command(after_help = AFTER)]
     Demo(DemoArgs),
     /// Replay a recorded trace of object touches and count misses and evictions
-    #[command(after_help = AFTER)]
+    #[command(after_help = AFTER, after_long_help = AFTER_REPLAY)]
     Replay(ReplayArgs),
 }
 
@@ -188,7 +205,7 @@ impl ReplayArgs {
     }
 }
 
-/// Files a run writes besides its tables.
+/// What a run says besides its tables, and where.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Outputs {
     /// Write the figures as JSON; `-` is standard output
@@ -202,6 +219,20 @@ pub(crate) struct Outputs {
     /// Draw residency over time
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) plot: Option<PathBuf>,
+}
+
+impl Outputs {
+    /// Prints text for people: to standard output, or beside it where the JSON goes there.
+    ///
+    /// # Errors
+    /// Standard output can't be written.
+    pub(crate) fn say(&self, text: &str) -> Result<()> {
+        if self.json == Some(Target::Stdout) {
+            eprint!("{text}");
+            return Ok(());
+        }
+        crate::report::table::to_stdout(text.as_bytes())
+    }
 }
 
 /// Which clock the device runs on.

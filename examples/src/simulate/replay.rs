@@ -1,9 +1,12 @@
 //! `simulate replay`: a recorded trace of touches, and how often it misses.
 //!
-//! [`trace_file`] reads the file whole into a [`trace::Trace`] before anything runs; [`exact`] computes
-//! what an exact least-recently-used policy and the offline optimum would do.
+//! 1. [`trace_file`] reads the file whole into a [`trace::Trace`].
+//! 2. What cannot fit is refused, before anything runs.
+//! 3. Each policy replays it: [`managed`] is the manager, [`exact`] computes the offline optimum.
+//! 4. The figures are printed and written.
 
 pub(crate) mod exact;
+mod managed;
 mod mooncake;
 mod residency;
 pub(crate) mod trace;
@@ -11,13 +14,18 @@ pub(crate) mod trace_file;
 
 use std::time::Instant;
 
-use anyhow::anyhow;
+use anyhow::{Result, anyhow, ensure};
 use serde::Serialize;
+use ttm::sync::Arc;
 
 use crate::args::{Policy, ReplayArgs};
 use crate::exit::Failure;
-use crate::report::table::{Cell, Table, thousands, to_stdout};
+use crate::report::observer::Observer;
+use crate::report::table::{Cell, Table, thousands};
+use crate::size::ByteSize;
 use exact::Counts;
+use managed::Link;
+use trace::Trace;
 
 /// What one policy made of the trace.
 #[derive(Clone, Debug, Serialize)]
@@ -27,7 +35,7 @@ pub(crate) struct Row {
     /// Touches, misses, evictions and bytes.
     #[serde(flatten)]
     pub(crate) counts: Counts,
-    /// Time on the device's clock; none for what is computed.
+    /// Time that the copies take on the link.
     pub(crate) virtual_seconds: f64,
     /// Time on the machine's clock, reading the file excluded.
     pub(crate) wall_seconds: f64,
@@ -44,43 +52,69 @@ pub(crate) struct Figures {
 ///
 /// # Errors
 /// Refused: the file can't be read or is malformed, an object or a request doesn't fit, an output
-/// can't be written.
+/// can't be written. Wrong: the manager broke an invariant.
 pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     let room = args.vram()?;
+    let outputs = &args.outputs;
     let trace = trace_file::load(&args.file, args.format, args.block)?;
-    let summary = format!(
+    exact::check_fits(&trace, room, args.order)
+        .map_err(|error| anyhow!("{}: {error}", args.file.display()))?;
+    let observer = observer(args)?;
+    let rows = args.policy.iter().map(|policy| match policy {
+        Policy::Lru => managed::run(&trace, room, args.order, observer.clone()),
+        Policy::Optimal => Ok(optimal(&trace, room, args)?),
+    });
+    let figures = Figures {
+        policies: rows.collect::<Result<_, Failure>>()?,
+    };
+    outputs.say(&summary(&trace, room))?;
+    outputs.say(&format!("{}\n", table(&figures)))?;
+    if let Some(observer) = observer {
+        let title = format!("{}, room for {}", args.file.display(), room.human());
+        observer.finish(&title, outputs)?;
+    }
+    if let Some(target) = &outputs.json {
+        target.write(&figures)?;
+    }
+    Ok(())
+}
+
+/// Who writes the events down, if somebody wants them.
+fn observer(args: &ReplayArgs) -> Result<Option<Arc<Observer>>> {
+    let outputs = &args.outputs;
+    if outputs.trace.is_none() && outputs.plot.is_none() {
+        return Ok(None);
+    }
+    let managed = args.policy.iter().filter(|p| **p == Policy::Lru).count();
+    ensure!(
+        managed == 1,
+        "--trace and --plot show the policy lru, which --policy names {managed} times"
+    );
+    let link = Link::default();
+    let observer = Observer::create(outputs)?.with_duration(move |bytes| link.copy_ns(bytes));
+    Ok(Some(Arc::new(observer)))
+}
+
+fn optimal(trace: &Trace, room: ByteSize, args: &ReplayArgs) -> Result<Row> {
+    let start = Instant::now();
+    let counts = exact::optimal(trace, room, args.order)?;
+    Ok(Row {
+        policy: Policy::Optimal,
+        counts,
+        virtual_seconds: Link::default().seconds(&counts),
+        wall_seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+fn summary(trace: &Trace, room: ByteSize) -> String {
+    format!(
         "{} requests, {} touches of {} objects, {} in all; room for {}\n",
         thousands(trace.requests().len() as u64),
         thousands(trace.touches().len() as u64),
         thousands(trace.objects().len() as u64),
         trace.total_size().human(),
         room.human(),
-    );
-    let mut policies = Vec::new();
-    for policy in args
-        .policy
-        .iter()
-        .filter(|policy| **policy == Policy::Optimal)
-    {
-        let start = Instant::now();
-        let counts = exact::optimal(&trace, room, args.order)
-            .map_err(|error| anyhow!("{}: {error}", args.file.display()))?;
-        policies.push(Row {
-            policy: *policy,
-            counts,
-            virtual_seconds: 0.0,
-            wall_seconds: start.elapsed().as_secs_f64(),
-        });
-    }
-    let figures = Figures { policies };
-    if args.outputs.json != Some(crate::report::json::Target::Stdout) {
-        to_stdout(summary.as_bytes())?;
-        table(&figures).print()?;
-    }
-    if let Some(target) = &args.outputs.json {
-        target.write(&figures)?;
-    }
-    Ok(())
+    )
 }
 
 fn table(figures: &Figures) -> Table {
@@ -103,8 +137,8 @@ fn table(figures: &Figures) -> Table {
             counts.misses.into(),
             Cell::percent(counts.misses, counts.touches),
             counts.evictions.into(),
-            counts.bytes_in.into(),
-            counts.bytes_out.into(),
+            ByteSize(counts.bytes_in).into(),
+            ByteSize(counts.bytes_out).into(),
             row.virtual_seconds.into(),
             row.wall_seconds.into(),
         ]);

@@ -4,6 +4,7 @@
 
 pub(crate) mod atomic_file;
 pub(crate) mod json;
+pub(crate) mod observer;
 pub(crate) mod perfetto;
 pub(crate) mod plot;
 pub(crate) mod table;

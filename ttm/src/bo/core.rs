@@ -41,21 +41,23 @@ pub(crate) struct BoCore {
 /// # Invariants
 /// I-05: `resource` is where it is; without one it is nowhere, and `tt` says whether there is
 /// content. While `moving`, the old place is kept until the fence says that the copy is good.
+///
+/// What most objects lack most of the time is boxed, to keep the others small.
 pub(crate) struct BoState {
     pub(crate) resource: Option<Resource>,
-    pub(crate) tt: Option<Tt>,
-    pub(crate) moving: Option<Moving>,
+    pub(crate) tt: Option<Box<Tt>>,
+    pub(crate) moving: Option<Box<Moving>>,
     pub(crate) pins: u32,
     pub(crate) priority: u8,
     pub(crate) advice: Advice,
     pub(crate) content: Content,
     pub(crate) bulk: Option<Arc<Bulk>>,
     /// Places of the last successful validate, for I-06.
-    pub(crate) placement: Option<Placement>,
+    pub(crate) placement: Option<Box<Placement>>,
     /// How often the device had been lost when the object came to its place.
     pub(crate) losses: u64,
     /// The content of a pinned object while its device is suspended.
-    pub(crate) suspended: Option<Tt>,
+    pub(crate) suspended: Option<Box<Tt>>,
 }
 
 /// Whether there is something to lose.
@@ -75,7 +77,7 @@ pub(crate) enum Content {
 pub(crate) struct Moving {
     pub(crate) fence: Fence,
     pub(crate) old: Option<OldPlace>,
-    pub(crate) old_tt: Option<Tt>,
+    pub(crate) old_tt: Option<Box<Tt>>,
 }
 
 /// Space that waits for the fence of the move away from it.

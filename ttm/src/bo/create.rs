@@ -65,6 +65,6 @@ impl<D: Driver> Device<D> {
     /// A new group of objects that age together.
     #[must_use]
     pub fn bulk_group(&self) -> BulkGroup {
-        BulkGroup(Arc::new(Bulk::new(self.core.stamps(1) + 1)))
+        BulkGroup(Arc::new(Bulk::new(self.core.next_bulk())))
     }
 }

@@ -80,13 +80,8 @@ impl<D: Driver> Device<D> {
                 Ok(value) if !exec.transaction.terms().is_backing_off() => {
                     return Ok(Locked { exec, value });
                 }
-                // An answer that was swallowed is no answer.
-                Ok(_) | Err(Error::Deadlock) => {
-                    core.emit(Event::BackedOff {
-                        age: exec.transaction.terms().ticket().age(),
-                    });
-                    exec.transaction.restart()?;
-                }
+                // A `Deadlock` that was swallowed counts all the same.
+                Ok(_) | Err(Error::Deadlock) => exec.back_off()?,
                 Err(error) => return Err(error),
             }
         }
@@ -94,6 +89,14 @@ impl<D: Driver> Device<D> {
 }
 
 impl<'o, D: Driver> Exec<'o, D> {
+    #[cold]
+    fn back_off(&mut self) -> Result<()> {
+        self.device.emit(Event::BackedOff {
+            age: self.transaction.terms().ticket().age(),
+        });
+        self.transaction.restart()
+    }
+
     /// Takes the reservation of an object, waiting for it if the context allows.
     ///
     /// # Errors
@@ -187,9 +190,10 @@ impl<D: Driver, R> Drop for Locked<'_, D, R> {
     #[inline]
     fn drop(&mut self) {
         let transaction = &self.exec.transaction;
-        let before = self.exec.device.stamps(transaction.len() as u64);
+        let len = transaction.len() as u64;
+        let last = self.exec.device.stamps(len);
         transaction.for_each(|n, member| {
-            let stamp = before + 1 + n as u64;
+            let stamp = last - len + 1 + n as u64;
             // Relaxed: written under the reservation; whoever evicts compares it later.
             member.stamp.store(stamp, Ordering::Relaxed);
             if member.in_bulk.load(Ordering::Relaxed) {

@@ -11,7 +11,7 @@ use crate::pages::{Budget, PageSource};
 use crate::reservation::Domain;
 use crate::resource::{Manager, Victim};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Arc, CachePadded, Mutex, Queue, Weak};
+use crate::sync::{Arc, Mutex, Queue, Weak};
 use crate::trace::{Event, Sink, Trace};
 use crate::tt::{Backup, Supply, Tt};
 
@@ -27,8 +27,6 @@ pub(crate) struct DeviceCore {
     pub(crate) trace: Trace,
     has_sink: bool,
     faults: Option<Arc<dyn Faults>>,
-    /// The last stamp that was given to an object at the end of a transaction.
-    stamps: CachePadded<AtomicU64>,
     ids: AtomicU64,
     live: AtomicU64,
     lost: AtomicBool,
@@ -39,7 +37,7 @@ pub(crate) struct DeviceCore {
     /// Objects whose content is on its way, with something to give back when it has arrived.
     pub(crate) moving: Queue<Weak<dyn Victim>>,
     /// Pages of released objects that a device may still use.
-    pub(crate) retired_pages: Mutex<RetireQueue<Tt>>,
+    pub(crate) retired_pages: Mutex<RetireQueue<Box<Tt>>>,
     pub(crate) bell: Arc<WaitCell>,
 }
 
@@ -70,7 +68,6 @@ impl DeviceCore {
             has_sink: parts.sink.is_some(),
             trace: Trace::new(parts.sink),
             faults: parts.faults,
-            stamps: CachePadded::new(AtomicU64::new(0)),
             ids: AtomicU64::new(0),
             live: AtomicU64::new(0),
             lost: AtomicBool::new(false),
@@ -108,20 +105,18 @@ impl DeviceCore {
         self.faults.as_ref().is_some_and(|f| f.hit(site))
     }
 
-    /// `n` adjoining stamps; answers the one before the first.
+    /// `n` adjoining stamps; answers the last.
     #[inline]
     pub(crate) fn stamps(&self, n: u64) -> u64 {
-        // Relaxed: the order of stamps follows the locks under which objects get them.
-        self.stamps.fetch_add(n, Ordering::Relaxed)
-    }
-
-    #[inline]
-    pub(crate) fn last_stamp(&self) -> u64 {
-        self.stamps.load(Ordering::Relaxed)
+        self.clock.tick(n)
     }
 
     pub(crate) fn next_id(&self) -> u64 {
         self.live.fetch_add(1, Ordering::Relaxed);
+        self.ids.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn next_bulk(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed) + 1
     }
 
@@ -195,7 +190,7 @@ impl DeviceCore {
     }
 
     /// Keeps pages until nobody can reach them any more.
-    pub(crate) fn retire_pages(&self, mut tt: Tt, fences: Vec<Fence>) {
+    pub(crate) fn retire_pages(&self, mut tt: Box<Tt>, fences: Vec<Fence>) {
         if fences.iter().all(Fence::is_signalled) {
             tt.unpopulate(&self.supply(&|_| false));
         } else {

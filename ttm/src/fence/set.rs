@@ -1,13 +1,11 @@
 //! The fences of one reservation, by what they are for.
 
-use smallvec::SmallVec;
-
 use crate::error::{Error, Result};
 
 use super::timeline::{Fence, FenceError, Status};
 
 /// A few fences.
-pub(crate) type FenceVec = SmallVec<[Fence; 2]>;
+pub(crate) type FenceVec = Vec<Fence>;
 
 /// What the work behind a fence does with the memory. A class is waited for together with all
 /// stronger ones (those above it).
@@ -27,7 +25,7 @@ pub enum Usage {
 /// adding a fence after the work was queued cannot fail.
 #[derive(Debug, Default)]
 pub struct FenceSet {
-    fences: SmallVec<[(Fence, Usage); 2]>,
+    fences: Vec<(Fence, Usage)>,
     reserved: usize,
 }
 

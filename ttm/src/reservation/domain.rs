@@ -10,6 +10,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, CachePadded, Mutex, MutexGuard, OnceLock};
 
 use super::lock::{CONTENDED, HOLDER, Reservation};
+use super::transaction::Lockable;
 
 /// Tickets are kept in blocks of this many.
 const BLOCK: usize = 32;
@@ -27,6 +28,10 @@ pub(crate) struct Slot {
     busy: AtomicBool,
     /// Where the thread sleeps.
     cell: Arc<WaitCell>,
+    /// The thread.
+    index: u32,
+    /// What was lost to an older transaction deep inside this one; waited for at the restart.
+    lost: Mutex<Option<Arc<dyn Lockable>>>,
 }
 
 /// All tickets of a device, and who waits for what.
@@ -70,7 +75,6 @@ pub(crate) enum Waited {
 pub struct Ticket<'d> {
     pub(crate) domain: &'d Domain,
     slot: &'d Slot,
-    pub(crate) thread: u32,
     not_send: core::marker::PhantomData<*const ()>,
 }
 
@@ -104,12 +108,11 @@ impl Domain {
         let block = self.slots.get(thread as usize / BLOCK).ok_or(Error::Busy)?;
         let slots = match block.get() {
             Some(slots) => slots,
-            None => block.get_or_init(|| (0..BLOCK).map(|_| CachePadded::new(Slot::new())).collect()),
+            None => block.get_or_init(|| new_block(thread)),
         };
         Ok(Ticket {
             domain: self,
             slot: &slots[thread as usize % BLOCK],
-            thread,
             not_send: core::marker::PhantomData,
         })
     }
@@ -222,9 +225,20 @@ fn address(lock: &Reservation) -> usize {
     core::ptr::from_ref(lock).addr()
 }
 
+/// The slots of `thread` and its neighbours.
+#[cold]
+fn new_block(thread: u32) -> Block {
+    let first = thread - thread % BLOCK as u32;
+    (first..first + BLOCK as u32)
+        .map(|index| CachePadded::new(Slot::new(index)))
+        .collect()
+}
+
 impl Slot {
-    fn new() -> Self {
+    fn new(index: u32) -> Self {
         Self {
+            index,
+            lost: Mutex::new(None),
             age: AtomicU64::new(0),
             wounded: AtomicBool::new(false),
             busy: AtomicBool::new(false),
@@ -234,6 +248,22 @@ impl Slot {
 }
 
 impl<'d> Ticket<'d> {
+    /// The thread.
+    #[inline]
+    pub(crate) fn thread(&self) -> u32 {
+        self.slot.index
+    }
+
+    /// Notes what was lost to an older transaction.
+    pub(super) fn set_lost(&self, other: Option<Arc<dyn Lockable>>) {
+        *self.slot.lost.lock() = other;
+    }
+
+    /// What was lost, once.
+    pub(super) fn take_lost(&self) -> Option<Arc<dyn Lockable>> {
+        self.slot.lost.lock().take()
+    }
+
     /// Begins the thread's transaction.
     ///
     /// # Errors
@@ -301,7 +331,7 @@ impl<'d> Ticket<'d> {
             drop(queues);
             return self.retry(lock, holds, deadline, stop);
         };
-        if holder == self.thread {
+        if holder == self.thread() {
             return Err(Error::AlreadyLocked);
         }
         let theirs = self.domain.draw_age(self.domain.slot(holder));
@@ -324,7 +354,7 @@ impl<'d> Ticket<'d> {
         deadline: Option<Time>,
         stop: &dyn Fn() -> bool,
     ) -> Result<()> {
-        match lock.try_lock(self.thread) {
+        match lock.try_lock(self.thread()) {
             super::Taken::Now => Ok(()),
             super::Taken::Before => Err(Error::AlreadyLocked),
             super::Taken::No => self.lock_contended(lock, holds, deadline, stop),
@@ -344,7 +374,7 @@ impl<'d> Ticket<'d> {
         let at = queue
             .waiters
             .partition_point(|t| self.domain.slot(*t).age.load(Ordering::Relaxed) < age);
-        queue.waiters.insert(at, self.thread);
+        queue.waiters.insert(at, self.thread());
     }
 
     fn sleep_for(
@@ -359,7 +389,7 @@ impl<'d> Ticket<'d> {
         loop {
             let woken = self.domain.clock.park(&self.slot.cell, deadline, what);
             // Acquire: pairs with the release of the one who handed the lock over.
-            if lock.word.load(Ordering::Acquire) & HOLDER == self.thread + 1 {
+            if lock.word.load(Ordering::Acquire) & HOLDER == self.thread() + 1 {
                 return Ok(());
             }
             let error = if holds && self.is_wounded() {
@@ -382,7 +412,7 @@ impl<'d> Ticket<'d> {
     fn wound_again(&self, lock: &Reservation) {
         let queues = self.domain.queues.lock();
         let word = lock.word.load(Ordering::Relaxed) & HOLDER;
-        if word != 0 && word != self.thread + 1 {
+        if word != 0 && word != self.thread() + 1 {
             let theirs = self.domain.draw_age(self.domain.slot(word - 1));
             if self.age() < theirs {
                 self.wound(word - 1);
@@ -394,12 +424,12 @@ impl<'d> Ticket<'d> {
     /// Leaves the queue, unless the lock came at the last moment: then it is ours after all.
     fn give_up_waiting(&self, lock: &Reservation, error: Error) -> Result<()> {
         let mut queues = self.domain.queues.lock();
-        if lock.word.load(Ordering::Acquire) & HOLDER == self.thread + 1 {
+        if lock.word.load(Ordering::Acquire) & HOLDER == self.thread() + 1 {
             return Ok(());
         }
         // The contended bit stays: the holder takes the slow way once and finds nobody.
         if let Some(queue) = queues.get_mut(&address(lock)) {
-            queue.waiters.retain(|t| *t != self.thread);
+            queue.waiters.retain(|t| *t != self.thread());
         }
         Err(error)
     }

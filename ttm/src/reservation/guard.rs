@@ -13,7 +13,7 @@ pub(crate) struct Guard<'a> {
 impl<'a> Guard<'a> {
     /// Takes `reservation` if it is free, or is held by this thread already.
     pub(crate) fn try_take(reservation: &'a Reservation, ticket: Ticket<'a>) -> Option<Self> {
-        match reservation.try_lock(ticket.thread) {
+        match reservation.try_lock(ticket.thread()) {
             Taken::Now => Some(Self::of(reservation, ticket, true)),
             Taken::Before => Some(Self::of(reservation, ticket, false)),
             Taken::No => None,
@@ -31,7 +31,7 @@ impl<'a> Guard<'a> {
 
     /// The proof, for as long as the guard lives.
     pub(crate) fn held(&self) -> Held<'_> {
-        self.reservation.held(self.ticket.thread)
+        self.reservation.held(self.ticket.thread())
     }
 }
 
@@ -39,7 +39,7 @@ impl Drop for Guard<'_> {
     fn drop(&mut self) {
         if self.took {
             self.reservation
-                .unlock(self.ticket.thread, self.ticket.domain);
+                .unlock(self.ticket.thread(), self.ticket.domain);
         }
     }
 }

@@ -39,8 +39,6 @@ pub(crate) struct Terms<'o> {
     context: OpContext,
     /// `Deadlock` was answered; nothing works until the restart.
     backing_off: Cell<bool>,
-    /// What was lost to an older transaction deep inside this one.
-    lost: RefCell<Option<Arc<dyn Lockable>>>,
 }
 
 impl<'o> Terms<'o> {
@@ -61,21 +59,22 @@ impl<'o> Terms<'o> {
     /// Notes that something deep inside this transaction met an older one over `other`.
     pub(crate) fn lost(&self, other: Option<Arc<dyn Lockable>>) {
         if !self.backing_off.replace(true) {
-            *self.lost.borrow_mut() = other;
+            self.ticket.set_lost(other);
         }
     }
 
     /// The proof for something that this transaction holds.
     #[inline]
     pub(crate) fn held<'t>(&self, member: &'t impl Lockable) -> Held<'t> {
-        member.reservation().held(self.ticket.thread)
+        member.reservation().held(self.ticket.thread())
     }
 }
 
 /// Locks by a ticket. Dropping it releases everything, last taken first.
 pub(crate) struct Transaction<'o, M: Member> {
     terms: Terms<'o>,
-    entries: RefCell<SmallVec<[Entry<'o, M>; 4]>>,
+    /// Few inline: the transaction is moved once, and larger ones pay for the heap.
+    entries: RefCell<SmallVec<[Entry<'o, M>; 2]>>,
     /// The member that was lost to an older transaction; waited for first at the restart.
     lost: Cell<Option<&'o M>>,
 }
@@ -94,7 +93,6 @@ impl<'o, M: Member> Transaction<'o, M> {
                 ticket,
                 context,
                 backing_off: Cell::new(false),
-                lost: RefCell::new(None),
             },
             entries: RefCell::new(SmallVec::new()),
             lost: Cell::new(None),
@@ -116,7 +114,7 @@ impl<'o, M: Member> Transaction<'o, M> {
         if self.terms.is_backing_off() {
             return Err(Error::Deadlock);
         }
-        match member.reservation().try_lock(self.terms.ticket.thread) {
+        match member.reservation().try_lock(self.terms.ticket.thread()) {
             Taken::Now => self.push(member, true),
             Taken::Before => return self.share(member),
             Taken::No => {
@@ -178,9 +176,9 @@ impl<'o, M: Member> Transaction<'o, M> {
         let ticket = self.terms.ticket;
         ticket.restart();
         self.terms.backing_off.set(false);
-        if let Some(other) = self.terms.lost.take() {
+        if let Some(other) = ticket.take_lost() {
             self.take_first(other.reservation())?;
-            other.reservation().unlock(ticket.thread, ticket.domain);
+            other.reservation().unlock(ticket.thread(), ticket.domain);
         }
         if let Some(member) = self.lost.take() {
             self.take_first(member.reservation())?;
@@ -191,7 +189,7 @@ impl<'o, M: Member> Transaction<'o, M> {
     }
 
     fn take_first(&self, lock: &Reservation) -> Result<()> {
-        match lock.try_lock(self.terms.ticket.thread) {
+        match lock.try_lock(self.terms.ticket.thread()) {
             Taken::Now => Ok(()),
             Taken::Before | Taken::No => self.wait_lock(lock),
         }
@@ -220,7 +218,8 @@ impl<'o, M: Member> Transaction<'o, M> {
 
     #[inline]
     fn release(&mut self) {
-        let Ticket { thread, domain, .. } = self.terms.ticket;
+        let ticket = self.terms.ticket;
+        let (thread, domain) = (ticket.thread(), ticket.domain);
         for entry in self.entries.get_mut().drain(..).rev() {
             entry.member.seat().store(0, Ordering::Relaxed);
             if entry.took {

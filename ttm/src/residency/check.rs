@@ -148,16 +148,16 @@ impl BoCore {
     ) -> Option<Result<(), Violation>> {
         let ticket = self.device.domain.ticket().ok()?;
         let reservation = self.reservation();
-        match reservation.try_lock(ticket.thread) {
+        match reservation.try_lock(ticket.thread()) {
             Taken::Now => {}
             Taken::Before | Taken::No => return None,
         }
         let result = {
-            let held = reservation.held(ticket.thread);
+            let held = reservation.held(ticket.thread());
             let state = self.state(&held);
             self.check_state(&held, &state, manager, home, sums)
         };
-        reservation.unlock(ticket.thread, &self.device.domain);
+        reservation.unlock(ticket.thread(), &self.device.domain);
         Some(result.map_err(Violation::from))
     }
 

@@ -54,6 +54,12 @@ impl<'a> Hunt<'a> {
         }
     }
 
+    /// Ends the hunt. Answers how much of the manager's epoch is its own doing.
+    pub(super) fn finish(self) -> u64 {
+        self.walk.put_back();
+        self.walk.own_changes()
+    }
+
     /// Spares everything that is protected.
     pub(super) fn gently(&mut self, gently: bool) {
         self.gently = gently;
@@ -115,8 +121,14 @@ impl<'a> Hunt<'a> {
         }
         let ticket = self.ask.ticket;
         let reservation = victim.reservation();
-        match reservation.try_lock(ticket.thread) {
-            LockTaken::Now => self.make_leave(victim, true),
+        match reservation.try_lock(ticket.thread()) {
+            LockTaken::Now => {
+                let gone = self.make_leave(victim, true)?;
+                if gone {
+                    self.walk.let_go(node);
+                }
+                Ok(gone)
+            }
             // Ours by another object's name; objects locked by name stay.
             LockTaken::Before if self.ask.context.evicts_shared() && !victim.is_locked_by_name() => {
                 self.make_leave(victim, false)
@@ -138,7 +150,7 @@ impl<'a> Hunt<'a> {
         }
         let ticket = self.ask.ticket;
         let reservation = victim.reservation();
-        match reservation.try_lock(ticket.thread) {
+        match reservation.try_lock(ticket.thread()) {
             LockTaken::Now => {}
             LockTaken::Before => return Ok(false),
             LockTaken::No => match self.sleep_for(reservation) {
@@ -341,8 +353,8 @@ impl BoCore {
             ..*ask
         };
         for forced in [false, true] {
-            if let Some((place, taken)) = self.find_space(state, &placement, forced, &ask)? {
-                self.migrate(held, state, place, taken, &ask, why)?;
+            if let Some(taken) = self.find_space(state, &placement, forced, &ask)? {
+                self.migrate(held, state, taken, &ask, why)?;
                 return Ok(Left::Gone);
             }
         }

@@ -26,7 +26,7 @@ impl BoCore {
         placement: &Placement,
         forced: bool,
         ask: &Ask<'_>,
-    ) -> Result<Option<(Place, Taken)>> {
+    ) -> Result<Option<Taken>> {
         let mut limit = None;
         for place in placement.places().iter().filter(|p| p.considered(forced)) {
             let Some(manager) = self.device.manager(place.mem_type) else {
@@ -41,8 +41,8 @@ impl BoCore {
                 self.take(state, manager, place, ask, None)
             };
             match found {
-                Ok(taken) => return Ok(Some((*place, taken))),
-                Err(Refused::Next) => {}
+                Ok(taken) => return Ok(Some(taken)),
+                Err(Refused::Full | Refused::Next) => {}
                 Err(Refused::Limit(error)) => limit = Some(error),
                 Err(Refused::End(error)) => return Err(error),
             }
@@ -68,7 +68,7 @@ impl BoCore {
         claim: Option<u64>,
     ) -> Result<Taken, Refused> {
         if self.device.fails(Site::Take) {
-            return Err(Refused::Next);
+            return Err(Refused::Full);
         }
         let victim: Weak<dyn Victim> = self.me.clone();
         let home = if manager.mem_type() == MemType::SYSTEM {
@@ -84,12 +84,13 @@ impl BoCore {
             priority: state.priority,
             bulk: state.bulk.as_ref(),
             home,
-            last_stamp: self.device.last_stamp(),
+            last_stamp: self.device.stamps(1),
             accepts_fences: ask.context.may_wait(),
             claim,
         };
         manager.take(&order).map_err(|refused| match refused {
-            TakeRefused::Full | TakeRefused::Never | TakeRefused::Off => Refused::Next,
+            TakeRefused::Full => Refused::Full,
+            TakeRefused::Never | TakeRefused::Off => Refused::Next,
             TakeRefused::Invalid => Refused::End(Error::Invalid(
                 "a place wants zero pages or an alignment that is no power of two",
             )),
@@ -106,13 +107,11 @@ impl BoCore {
         ask: &Ask<'_>,
         gently: bool,
     ) -> Result<Taken, Refused> {
-        let mut limited = match self.take(state, manager, place, ask, None) {
-            Err(Refused::Limit(error)) => Some(error),
-            Err(Refused::Next) if self.fits_empty(manager, place) => None,
-            result => return result,
-        };
-        self.device.reap();
-        let claim = manager.claim(&*self.device.clock, ask.ticket.age(), place.window);
+        self.device.release_batch();
+        let clock = &*self.device.clock;
+        let (claim, mut epoch) = manager.claim(clock, ask.ticket.age(), place.window);
+        let mut limited = None;
+        let mut rounds = 0;
         let ask = Ask {
             wanted_by: self.id,
             window: place.window,
@@ -121,13 +120,12 @@ impl BoCore {
             ..*ask
         };
         loop {
-            let epoch = manager.epoch();
             let mut hunt = Hunt::new(&self.device, manager, &ask, Some(&claim));
             hunt.gently(gently);
             hunt.only_own_group(limited.is_some());
             loop {
                 match self.take(state, manager, place, &ask, Some(claim.number())) {
-                    Err(Refused::Next) => limited = None,
+                    Err(Refused::Full) => limited = None,
                     Err(Refused::Limit(error)) => limited = Some(error),
                     result => return result,
                 }
@@ -136,16 +134,17 @@ impl BoCore {
                     break;
                 }
             }
-            drop(hunt);
-            if gently || !self.wait_for_others(manager, &claim, epoch, &ask)? {
-                return Err(limited.map_or(Refused::Next, Refused::Limit));
+            // What this hunt puts back is no news to it.
+            epoch += hunt.finish();
+            rounds += 1;
+            if self.device.reap() && rounds < FRUITLESS_ROUNDS {
+                continue;
             }
+            if gently || rounds == FRUITLESS_ROUNDS || !self.wait_for_others(manager, &claim, epoch, &ask)? {
+                return Err(limited.map_or(Refused::Full, Refused::Limit));
+            }
+            epoch = manager.epoch();
         }
-    }
-
-    /// Whether the request could be met if nobody else were there.
-    fn fits_empty(&self, manager: &Manager, place: &Place) -> bool {
-        self.pages <= manager.usage().size && self.pages <= place.window.len()
     }
 
     /// Nobody is left to ask. Sleeps while other transactions that evict here may leave
@@ -192,9 +191,15 @@ impl BoCore {
     }
 }
 
+/// Full rounds that may find nobody to ask before a request gives up. Each needs a change by
+/// somebody else, so more than a few mean that others take what they leave.
+const FRUITLESS_ROUNDS: u32 = 16;
+
 /// Why a place gave nothing.
 pub(super) enum Refused {
-    /// Try the next place.
+    /// There is no room now; try the next place, or evict.
+    Full,
+    /// There can be none; try the next place.
     Next,
     /// Only the group's own objects could make room, and they did not.
     Limit(Error),

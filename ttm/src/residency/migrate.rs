@@ -15,11 +15,11 @@ use crate::tt::Tt;
 
 /// A move that has been decided.
 struct Move<'m> {
-    place: Place,
+    /// The new space, until the object arrives there.
     new: Resource,
-    /// Nothing may touch the new space before these.
+    /// Nothing may touch it before these.
     after: FenceVec,
-    facts: MoveFacts,
+    facts: &'m MoveFacts,
     ask: &'m Ask<'m>,
     since: crate::clock::Time,
 }
@@ -34,7 +34,6 @@ impl BoCore {
         &self,
         held: &Held<'_>,
         state: &mut BoState,
-        place: Place,
         taken: Taken,
         ask: &Ask<'_>,
         why: Reason,
@@ -49,16 +48,16 @@ impl BoCore {
             self.hop(held, state, via, ask)?;
             (route, facts) = self.route(state, &taken.resource, why);
         }
-        self.perform(held, state, place, taken, route, facts, ask)
+        self.perform(held, state, taken, route, &facts, ask)
     }
 
     /// Goes to a place on the way. From there the driver has to find a way without another.
     fn hop(&self, held: &Held<'_>, state: &mut BoState, via: Place, ask: &Ask<'_>) -> Result<()> {
         let placement = Placement::of(via.temporary());
         for forced in [false, true] {
-            if let Some((place, taken)) = self.find_space(state, &placement, forced, ask)? {
+            if let Some(taken) = self.find_space(state, &placement, forced, ask)? {
                 let (route, facts) = self.route(state, &taken.resource, Reason::Hop);
-                return self.perform(held, state, place, taken, route, facts, ask);
+                return self.perform(held, state, taken, route, &facts, ask);
             }
         }
         Err(self.refusal(placement.places()))
@@ -84,19 +83,16 @@ impl BoCore {
         (self.device.driver.route(&bo, &*self.object, &facts), facts)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of a decided move")]
     fn perform(
         &self,
         held: &Held<'_>,
         state: &mut BoState,
-        place: Place,
         taken: Taken,
         route: Route,
-        facts: MoveFacts,
+        facts: &MoveFacts,
         ask: &Ask<'_>,
     ) -> Result<()> {
         let decided = Move {
-            place,
             new: taken.resource,
             after: taken.after,
             facts,
@@ -118,7 +114,7 @@ impl BoCore {
     /// Nothing is copied. Frames stay with the object if both places use them.
     fn move_nothing(&self, held: &Held<'_>, state: &mut BoState, decided: Move<'_>) -> Result<()> {
         let to_frames = decided.new.manager().uses_frames();
-        if to_frames && decided.place.mem_type != MemType::SYSTEM {
+        if to_frames && decided.facts.to != MemType::SYSTEM {
             self.populate(state, decided.ask)?;
         }
         self.make_room_for(held, decided.after.len())?;
@@ -130,7 +126,7 @@ impl BoCore {
         if !to_frames {
             let fences = pending(held);
             if let Some(tt) = state.tt.take() {
-                self.device.retire_pages(tt, fences.to_vec());
+                self.device.retire_pages(tt, fences);
             }
         }
         self.arrive(held, state, decided, How::Null, None);
@@ -147,7 +143,7 @@ impl BoCore {
         let (src, mut fresh) = self.prepare(state, &decided)?;
         let how = if src == Side::Zero { How::Clear } else { How::Cpu };
         let copied = self
-            .fill(&src, &target(&decided, fresh.as_ref()))
+            .fill(&src, &target(&decided, fresh.as_deref()))
             .and_then(|()| self.probe_commit());
         if let Err(error) = copied {
             self.undo(&mut fresh);
@@ -182,7 +178,7 @@ impl BoCore {
         let job = CopyJob {
             object: self.id,
             pages: self.pages,
-            dst: target(&decided, fresh.as_ref()),
+            dst: target(&decided, fresh.as_deref()),
             src,
             after,
         };
@@ -224,7 +220,11 @@ impl BoCore {
     }
 
     /// The source, with its pages populated, and fresh pages for the target if it needs some.
-    fn prepare(&self, state: &mut BoState, decided: &Move<'_>) -> Result<(Side, Option<Tt>)> {
+    fn prepare(
+        &self,
+        state: &mut BoState,
+        decided: &Move<'_>,
+    ) -> Result<(Side, Option<Box<Tt>>)> {
         let to_frames = decided.new.manager().uses_frames();
         let from_frames = state
             .resource
@@ -244,7 +244,7 @@ impl BoCore {
         if !to_frames {
             return Ok((src, None));
         }
-        let mut fresh = Tt::new(self.id, self.pages);
+        let mut fresh = Box::new(Tt::new(self.id, self.pages));
         match self.populate_tt(&mut fresh, decided.ask) {
             Ok(()) => Ok((src, Some(fresh))),
             Err(error) => {
@@ -264,7 +264,7 @@ impl BoCore {
         }
     }
 
-    fn undo(&self, fresh: &mut Option<Tt>) {
+    fn undo(&self, fresh: &mut Option<Box<Tt>>) {
         if let Some(mut tt) = fresh.take() {
             tt.unpopulate(&self.device.supply(&|_| false));
         }
@@ -277,7 +277,7 @@ impl BoCore {
         state: &mut BoState,
         decided: Move<'_>,
         how: How,
-        copy: Option<(Fence, Option<Tt>)>,
+        copy: Option<(Fence, Option<Box<Tt>>)>,
     ) {
         let Move { mut new, facts, .. } = decided;
         new.settle();
@@ -285,13 +285,13 @@ impl BoCore {
         let old = state.resource.replace(new);
         state.losses = self.device.losses();
         let fence = copy.as_ref().map(|(f, _)| (f.timeline(), f.seqno()));
-        let old_place = old.and_then(|old| self.leave_behind(held, old, flags, &facts, copy.as_ref()));
+        let old_place = old.and_then(|old| self.leave_behind(held, old, flags, facts, copy.as_ref().map(|(f, _)| f)));
         if let Some((fence, old_tt)) = copy {
-            state.moving = Some(Moving {
+            state.moving = Some(Box::new(Moving {
                 fence,
                 old: old_place,
                 old_tt,
-            });
+            }));
             self.device.moving.push(self.me.clone());
         }
         if facts.to != MemType::SYSTEM {
@@ -315,7 +315,7 @@ impl BoCore {
             },
         );
         let bo = self.facts(state);
-        self.device.driver.moved(&bo, &*self.object, &facts);
+        self.device.driver.moved(&bo, &*self.object, facts);
     }
 
     fn leave_behind(
@@ -324,13 +324,13 @@ impl BoCore {
         mut old: Resource,
         flags: PlaceFlags,
         facts: &MoveFacts,
-        copy: Option<&(Fence, Option<Tt>)>,
+        fence: Option<&Fence>,
     ) -> Option<OldPlace> {
         match facts.why {
             Reason::EvictedFor(_) | Reason::Cleared => old.evicted(),
             _ => {}
         }
-        if let Some((fence, _)) = copy {
+        if let Some(fence) = fence {
             let manager = old.manager().clone();
             let number = old.retire([fence.clone()], true);
             return Some(OldPlace {
@@ -358,7 +358,7 @@ fn target(decided: &Move<'_>, fresh: Option<&Tt>) -> Side {
 }
 
 /// Puts the fresh pages in the old ones' stead; answers those that are left over.
-fn exchange(state: &mut BoState, fresh: Option<Tt>) -> Option<Tt> {
+fn exchange(state: &mut BoState, fresh: Option<Box<Tt>>) -> Option<Box<Tt>> {
     core::mem::replace(&mut state.tt, fresh).filter(|tt| !tt.is_empty())
 }
 

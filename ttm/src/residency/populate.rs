@@ -21,7 +21,9 @@ impl BoCore {
     /// [`Error::NoMemory`] if nothing more can be swapped out, [`Error::Backup`],
     /// [`Error::Corrupt`], and those of waiting. What was populated stays; the next call goes on.
     pub(super) fn populate(&self, state: &mut BoState, ask: &Ask<'_>) -> Result<()> {
-        let tt = state.tt.get_or_insert_with(|| Tt::new(self.id, self.pages));
+        let tt = state
+            .tt
+            .get_or_insert_with(|| Box::new(Tt::new(self.id, self.pages)));
         self.populate_tt(tt, ask)?;
         state.update_home();
         Ok(())
@@ -81,7 +83,7 @@ impl BoCore {
             priority: state.priority,
             bulk: state.bulk.as_ref(),
             home: Home::Unevictable,
-            last_stamp: self.device.last_stamp(),
+            last_stamp: self.device.stamps(1),
             accepts_fences: true,
             claim: None,
         };

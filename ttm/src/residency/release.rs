@@ -26,7 +26,7 @@ impl BoCore {
             }
         }
         if let Some(tt) = state.tt.take() {
-            self.device.retire_pages(tt, fences.to_vec());
+            self.device.retire_pages(tt, fences);
         }
         if let Some(tt) = state.suspended.take() {
             self.device.retire_pages(tt, Vec::new());

@@ -55,14 +55,14 @@ impl BoCore {
         &self,
         held: &Held<'_>,
         state: &mut BoState,
-        moving: Moving,
+        moving: Box<Moving>,
         error: FenceError,
     ) -> Result<()> {
-        let Moving { old, old_tt, .. } = moving;
+        let Moving { old, old_tt, .. } = *moving;
         let device = &self.device;
         let me: Weak<dyn Victim> = self.me.clone();
         let back = old.and_then(|old| {
-            let last = device.last_stamp();
+            let last = device.stamps(1);
             old.manager
                 .unretire(old.number, &me, old.flags, state.priority, last)
         });

@@ -147,7 +147,7 @@ impl BoCore {
             .and_then(|()| self.copy_now(&src, &frames(&copy), ask));
         match copied {
             Ok(()) => {
-                state.suspended = Some(copy);
+                state.suspended = Some(Box::new(copy));
                 Ok(true)
             }
             Err(error) => {
@@ -190,7 +190,7 @@ impl BoCore {
                     pages: self.pages,
                     src: src.clone(),
                     dst: dst.clone(),
-                    after: smallvec::SmallVec::new(),
+                    after: Vec::new(),
                 })?;
                 match self.wait_fence(&fence, ask)? {
                     crate::fence::Status::Failed(error) => Err(Error::Backend(Box::new(error))),

@@ -38,9 +38,8 @@ impl BoCore {
             if state.pins > 0 {
                 return Err(Error::Pinned);
             }
-            let found = self.find_space(&state, placement, forced, ask)?;
-            if let Some((place, taken)) = found {
-                self.migrate(held, &mut state, place, taken, ask, Reason::Validate)?;
+            if let Some(taken) = self.find_space(&state, placement, forced, ask)? {
+                self.migrate(held, &mut state, taken, ask, Reason::Validate)?;
                 state.note(placement);
                 return Ok(());
             }
@@ -100,7 +99,7 @@ impl BoState {
     /// Remembers what was asked for, so that checks can hold the object to it (I-06).
     fn note(&mut self, placement: &Placement) {
         if cfg!(debug_assertions) {
-            self.placement = Some(placement.clone());
+            self.placement = Some(Box::new(placement.clone()));
         }
     }
 }

@@ -351,13 +351,13 @@ impl Manager {
         self.state.lock().retired.oldest_fence().cloned()
     }
 
-    /// Registers a claim on what is freed in `window`.
+    /// Registers a claim on what is freed in `window`; answers it with the present epoch.
     pub(crate) fn claim<'a>(
         &'a self,
         clock: &'a dyn Clock,
         age: u64,
         window: PageRange,
-    ) -> ClaimGuard<'a> {
+    ) -> (ClaimGuard<'a>, u64) {
         let mut state = self.state.lock();
         let state = &mut *state;
         state.numbers += 1;
@@ -373,11 +373,13 @@ impl Manager {
                 waiting: false,
             },
         );
-        ClaimGuard {
+        let epoch = state.epoch;
+        let claim = ClaimGuard {
             manager: self,
             clock,
             number,
-        }
+        };
+        (claim, epoch)
     }
 
     /// A number that changes whenever a hunt could find more than before.

@@ -21,6 +21,7 @@ pub(crate) struct Walk<'a> {
     manager: &'a Arc<Manager>,
     hand: RefCell<SmallVec<[NodeId; 4]>>,
     busy_at: Cell<Option<BusyKey>>,
+    own_changes: Cell<u64>,
 }
 
 impl<'a> Walk<'a> {
@@ -29,6 +30,7 @@ impl<'a> Walk<'a> {
             manager,
             hand: RefCell::new(SmallVec::new()),
             busy_at: Cell::new(None),
+            own_changes: Cell::new(0),
         }
     }
 
@@ -72,6 +74,16 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// The candidate has left: there is nothing to put back.
+    pub(crate) fn let_go(&self, node: NodeId) {
+        self.hand.borrow_mut().retain(|n| *n != node);
+    }
+
+    /// How often this walk has changed the manager's epoch by putting things back.
+    pub(crate) fn own_changes(&self) -> u64 {
+        self.own_changes.get()
+    }
+
     /// Puts everything in hand back in order.
     pub(crate) fn put_back(&self) {
         let mut hand = self.hand.borrow_mut();
@@ -80,6 +92,7 @@ impl<'a> Walk<'a> {
         }
         let mut lru = self.manager.lru();
         lru.changed();
+        self.own_changes.set(self.own_changes.get() + 1);
         for node in hand.drain(..) {
             if lru.home(node) == Some(Home::InHand) {
                 lru.set_home(node, Home::Ordered);

@@ -7,7 +7,7 @@
 
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler};
 use shuttle::sync::atomic::{AtomicBool, Ordering};
-use shuttle::{Config, Runner};
+use shuttle::{Config, MaxSteps, Runner};
 use ttm::device::Device;
 use ttm::fixture::Counting;
 use ttm::trace::Event;
@@ -36,6 +36,8 @@ fn config() -> Config {
     let mut config = Config::new();
     // A validate that evicts is a deep chain of calls.
     config.stack_size = 256 << 10;
+    // A few thousand are enough; more is a thread that spins.
+    config.max_steps = MaxSteps::FailAfter(50_000);
     config
 }
 

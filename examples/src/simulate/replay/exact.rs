@@ -1,18 +1,20 @@
 //! What a replay would count at best, and under an exact policy: computed, not managed.
 //!
 //! Every touched object is brought in (there is no bypass), objects leave only when there is no
-//! room, and the room is a number of bytes without fragmentation. [`lru()`] is the exact least
-//! recently used policy, a reference for the manager's. [`optimal()`] knows the future.
+//! room, and the room is a number of bytes without fragmentation. [`optimal()`] knows the
+//! future. For tests, `lru` is the exact least recently used policy, a reference for the manager's.
 //!
 //! The unit of work is a *group* of touches whose objects are resident together: one touch
 //! ([`Order::Touch`]) or a whole request ([`Order::Request`]). No object of the group at hand is a
 //! victim.
 
+#[cfg(test)]
 mod lru;
 mod optimal;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
 pub(crate) use lru::lru;
 pub(crate) use optimal::optimal;
 
@@ -79,6 +81,15 @@ impl std::error::Error for DoesNotFit {}
 struct Group {
     line: usize,
     touches: Range<usize>,
+}
+
+/// Whether every group fits in the room, alone.
+///
+/// # Errors
+/// [`DoesNotFit`]: the first that doesn't.
+pub(crate) fn check_fits(trace: &Trace, room: ByteSize, order: Order) -> Result<(), DoesNotFit> {
+    let mut card = Card::new(trace, room);
+    groups(trace, order).try_for_each(|group| card.begin(&group))
 }
 
 /// All groups of a trace, in order.

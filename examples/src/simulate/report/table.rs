@@ -40,14 +40,6 @@ impl Table {
         self.inner.add_row(cells.iter().map(Cell::text));
         self
     }
-
-    /// Prints the table to standard output.
-    ///
-    /// # Errors
-    /// Standard output can't be written; a reader that left early is no error.
-    pub(crate) fn print(&self) -> Result<()> {
-        to_stdout(format!("{self}\n").as_bytes())
-    }
 }
 
 impl fmt::Display for Table {

@@ -1,0 +1,336 @@
+//! What several test binaries share: a device over the fake GPU, its event log, and the words by
+//! which content is told apart.
+#![allow(dead_code, reason = "every test binary uses a part of it")]
+
+pub(crate) mod words;
+
+use backends::host::FileBackup;
+use backends::sim::{
+    EngineConfig, FailingBackup, Gpu, GpuConfig, Inject, SimClock, SimDriver, VirtualClock,
+};
+use placement::{Buddy, MemType, PageCount, Place, Placement, Range, Space};
+use ttm::bo::{Bo, BoInfo, Reserved};
+use ttm::context::OpContext;
+use ttm::device::Device;
+use ttm::driver::Driver;
+use ttm::error::Result;
+use ttm::sync::{Arc, Mutex};
+use ttm::trace::{Event, Record, Sink};
+
+/// Bytes in a page.
+pub(crate) const PAGE: u64 = 4096;
+
+/// A private memory type.
+pub(crate) const PRIVATE: MemType = MemType::private(0).expect("there are six");
+
+pub(crate) fn pages(n: u64) -> PageCount {
+    PageCount::new(n).expect("a small number of pages")
+}
+
+pub(crate) fn in_type(mem_type: MemType) -> Placement {
+    Placement::of(Place::new(mem_type))
+}
+
+pub(crate) fn vram() -> Placement {
+    in_type(MemType::VRAM)
+}
+
+pub(crate) fn tt() -> Placement {
+    in_type(MemType::TT)
+}
+
+pub(crate) fn system() -> Placement {
+    in_type(MemType::SYSTEM)
+}
+
+/// Every event, in order.
+#[derive(Default)]
+pub(crate) struct Log {
+    records: Mutex<Vec<Record>>,
+}
+
+impl Log {
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.records.lock().iter().map(|r| r.event).collect()
+    }
+
+    /// The events since the last call.
+    pub(crate) fn take(&self) -> Vec<Event> {
+        let records = core::mem::take(&mut *self.records.lock());
+        records.into_iter().map(|r| r.event).collect()
+    }
+}
+
+impl Sink for Log {
+    fn record(&self, record: &Record) {
+        self.records.lock().push(*record);
+    }
+}
+
+/// Bytes that the moves among `events` moved, hops included.
+pub(crate) fn bytes_of_moves(events: &[Event]) -> u64 {
+    let bytes = |e: &Event| match e {
+        Event::Moved { bytes, why, .. } if *why != ttm::trace::Reason::RolledBack => *bytes,
+        _ => 0,
+    };
+    events.iter().map(bytes).sum()
+}
+
+/// What a device is built of.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    /// Pages of VRAM.
+    pub(crate) vram: u64,
+    /// Pages of it that the CPU sees; all, if none.
+    pub(crate) aperture: Option<u64>,
+    /// Buddy allocator instead of ranges.
+    pub(crate) buddy: bool,
+    /// Pages of TT; endless, if none.
+    pub(crate) tt: Option<u64>,
+    /// Pages of a private type backed by frames.
+    pub(crate) private: Option<u64>,
+    /// Pages that may be populated.
+    pub(crate) system_limit: Option<u64>,
+    /// Pages of the backup; no backup, if none.
+    pub(crate) swap: Option<u64>,
+    /// How many copy engines.
+    pub(crate) engines: usize,
+    /// Seed of the virtual clock; 0 runs clients in order.
+    pub(crate) seed: u64,
+    /// Real threads and real time.
+    pub(crate) wall: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            vram: 256,
+            aperture: None,
+            buddy: false,
+            tt: None,
+            private: None,
+            system_limit: None,
+            swap: Some(4096),
+            engines: 1,
+            seed: 0,
+            wall: false,
+        }
+    }
+}
+
+/// A device, its fake GPU, and what listens to them.
+pub(crate) struct World<D: Driver = SimDriver> {
+    pub(crate) device: Device<D>,
+    pub(crate) gpu: Gpu,
+    pub(crate) inject: Arc<Inject>,
+    pub(crate) log: Arc<Log>,
+    /// None on the wall clock.
+    pub(crate) clock: Option<Arc<VirtualClock>>,
+}
+
+impl Setup {
+    pub(crate) fn config(&self) -> GpuConfig {
+        let speed = EngineConfig {
+            bytes_per_second: if self.wall { 0 } else { 1_000_000_000 },
+            latency_ns: if self.wall { 0 } else { 1_000 },
+        };
+        GpuConfig {
+            aperture: pages(self.aperture.unwrap_or(self.vram)),
+            engines: vec![speed; self.engines],
+            queue: speed,
+            ..GpuConfig::new(pages(self.vram))
+        }
+    }
+
+    fn space(&self) -> Box<dyn Space> {
+        match self.buddy {
+            true => Box::new(Buddy::new(pages(self.vram))),
+            false => Box::new(Range::new(pages(self.vram))),
+        }
+    }
+
+    pub(crate) fn build<D: Driver>(&self, driver: D) -> World<D> {
+        let clock = (!self.wall).then(|| VirtualClock::seeded(self.seed));
+        let time = clock.clone().map_or(SimClock::Wall, SimClock::Virtual);
+        let inject = Inject::new();
+        let gpu = Gpu::with_inject(self.config(), time, Arc::clone(&inject)).unwrap();
+        self.on(gpu, clock, driver)
+    }
+
+    /// A device of the manager on a GPU that is there already.
+    pub(crate) fn on<D: Driver>(
+        &self,
+        gpu: Gpu,
+        clock: Option<Arc<VirtualClock>>,
+        driver: D,
+    ) -> World<D> {
+        let inject = Arc::clone(gpu.inject());
+        let log = Arc::new(Log::default());
+        let mut builder = Device::builder(driver, gpu.clock())
+            .pages(gpu.pages())
+            .sink(Arc::clone(&log) as Arc<dyn Sink>)
+            .faults(Arc::clone(&inject) as Arc<dyn ttm::fault::Faults>);
+        if self.vram > 0 {
+            builder = builder.memory(MemType::VRAM, self.space(), gpu.region());
+        }
+        if let Some(size) = self.tt {
+            builder = builder.frames(MemType::TT, Box::new(Range::new(pages(size))));
+        }
+        if let Some(size) = self.private {
+            builder = builder.frames(PRIVATE, Box::new(Range::new(pages(size))));
+        }
+        if let Some(limit) = self.system_limit {
+            builder = builder.system_limit(pages(limit));
+        }
+        if let Some(limit) = self.swap {
+            let file = FileBackup::new(std::env::temp_dir(), limit * PAGE).unwrap();
+            let backup = FailingBackup::new(Arc::new(file), Arc::clone(&inject));
+            builder = builder.backup(Arc::new(backup));
+        }
+        for engine in gpu.engines() {
+            builder = builder.engine(engine);
+        }
+        World {
+            device: builder.build().unwrap(),
+            gpu,
+            inject,
+            log,
+            clock,
+        }
+    }
+}
+
+impl World {
+    /// A device with the simulator's driver.
+    pub(crate) fn new(setup: &Setup) -> Self {
+        setup.build(SimDriver::new())
+    }
+}
+
+impl<D: Driver<Object = ()>> World<D> {
+    pub(crate) fn create(&self, bytes: u64) -> Bo<D> {
+        self.device.create(BoInfo::new(bytes), ()).unwrap()
+    }
+
+    pub(crate) fn create_in(&self, bytes: u64, placement: &Placement) -> Bo<D> {
+        let info = BoInfo::new(bytes);
+        self.device
+            .create_in(OpContext::new(), info, (), placement)
+            .unwrap()
+    }
+}
+
+impl<D: Driver> World<D> {
+    /// Runs `f` on the locked object in a transaction of its own.
+    pub(crate) fn with<R>(
+        &self,
+        bo: &Bo<D>,
+        mut f: impl FnMut(&Reserved<'_, D>) -> Result<R>,
+    ) -> Result<R> {
+        let mut value = None;
+        let locked = self.device.exec(OpContext::new(), |t| {
+            value = Some(f(&t.lock(bo)?)?);
+            Ok(())
+        })?;
+        drop(locked);
+        Ok(value.expect("the closure ran"))
+    }
+
+    /// Validates in a transaction of its own; answers the bytes moved.
+    pub(crate) fn validate(&self, bo: &Bo<D>, placement: &Placement) -> Result<u64> {
+        self.validate_with(OpContext::new(), bo, placement)
+    }
+
+    pub(crate) fn validate_with(
+        &self,
+        context: OpContext,
+        bo: &Bo<D>,
+        placement: &Placement,
+    ) -> Result<u64> {
+        let locked = self
+            .device
+            .exec(context, |t| t.lock(bo)?.validate(placement))?;
+        Ok(locked.context().bytes_moved())
+    }
+
+    pub(crate) fn place_of(&self, bo: &Bo<D>) -> Option<MemType> {
+        self.with(bo, |r| Ok(r.mem_type())).unwrap()
+    }
+
+    pub(crate) fn used(&self, mem_type: MemType) -> u64 {
+        self.device.manager(mem_type).unwrap().usage().used.get()
+    }
+
+    /// Waits until nothing uses the object.
+    pub(crate) fn settle(&self, bo: &Bo<D>) {
+        self.with(bo, |r| r.wait_idle(ttm::fence::Usage::Bookkeep))
+            .unwrap();
+    }
+
+    /// Asserts the invariants with everything in reach.
+    pub(crate) fn check(&self) {
+        let checked = self.device.check().unwrap_or_else(|v| panic!("{v}"));
+        assert_eq!(checked.busy, 0, "nothing is in flight");
+    }
+
+    /// I-11: after everything was dropped and every fence has signalled nothing is left.
+    pub(crate) fn assert_empty(&self) {
+        self.device
+            .close(None)
+            .unwrap_or_else(|holders| panic!("I-11: {holders:?}"));
+        for mem_type in MemType::all() {
+            let Some(manager) = self.device.manager(mem_type) else {
+                continue;
+            };
+            let usage = manager.usage();
+            assert!(
+                usage.used.is_zero() && usage.retired.is_zero() && usage.objects == 0,
+                "I-11: {mem_type}: {usage:?}"
+            );
+            if !manager.uses_frames() {
+                assert_eq!(usage.free, usage.size, "I-11: {mem_type}");
+            }
+        }
+        assert!(self.device.system_budget().used().is_zero(), "I-11: frames");
+        if let Some((used, _)) = self.device.backup_usage() {
+            assert!(used.is_zero(), "I-11: {used} pages in the backup");
+        }
+        self.device.check().unwrap_or_else(|v| panic!("{v}"));
+    }
+}
+
+type Answer = dyn Fn(&ttm::driver::BoFacts) -> ttm::driver::Eviction + Send + Sync;
+
+/// The simulator's driver, with another answer to where victims go.
+pub(crate) struct Evicting {
+    pub(crate) inner: SimDriver,
+    pub(crate) to: Box<Answer>,
+}
+
+impl Evicting {
+    pub(crate) fn new(
+        to: impl Fn(&ttm::driver::BoFacts) -> ttm::driver::Eviction + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            inner: SimDriver::new(),
+            to: Box::new(to),
+        }
+    }
+}
+
+impl Driver for Evicting {
+    type Object = ();
+
+    fn evict_to(&self, bo: &ttm::driver::BoFacts, (): &()) -> ttm::driver::Eviction {
+        (self.to)(bo)
+    }
+
+    fn route(
+        &self,
+        bo: &ttm::driver::BoFacts,
+        object: &(),
+        job: &ttm::driver::MoveFacts,
+    ) -> ttm::driver::Route {
+        self.inner.route(bo, object, job)
+    }
+}
