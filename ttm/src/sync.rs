@@ -73,7 +73,7 @@ mod real {
 }
 
 #[cfg(loom)]
-pub use loom::{Condvar, Mutex, MutexGuard, atomic};
+pub use loom::{Condvar, Mutex, MutexGuard, OnceLock, atomic};
 #[cfg(loom)]
 pub(crate) use loom::thread_index;
 #[cfg(not(any(shuttle, loom)))]
@@ -86,7 +86,9 @@ pub use shuttle::{Condvar, Mutex, MutexGuard, atomic};
 pub(crate) use shuttle::thread_index;
 
 pub use crossbeam::queue::SegQueue as Queue;
-pub use std::sync::{Arc, OnceLock, Weak};
+#[cfg(not(loom))]
+pub use std::sync::OnceLock;
+pub use std::sync::{Arc, Weak};
 
 /// Keeps what two threads write often on cache lines of their own.
 pub use crossbeam::utils::CachePadded;

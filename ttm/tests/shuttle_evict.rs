@@ -74,6 +74,11 @@ impl Stage {
         assert!(self.objects.iter().all(|bo| !bo.is_locked()));
         let usage = self.device.manager(MemType::VRAM).unwrap().usage();
         assert_eq!(usage.used.get() + usage.retired.get() + usage.free.get(), usage.size.get());
+        // Nobody is left aside as busy: who does not wait gets all of the idle memory.
+        let all = self.device.create(BoInfo::new(usage.size.bytes()), ()).unwrap();
+        let context = OpContext::new().without_waiting();
+        let taken = self.device.exec(context, |t| t.lock(&all)?.validate(&vram())).map(drop);
+        taken.unwrap_or_else(|e| panic!("an idle memory does not empty: {e}"));
     }
 }
 

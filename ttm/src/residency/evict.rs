@@ -130,7 +130,7 @@ impl<'a> Hunt<'a> {
                 Ok(gone)
             }
             // Ours by another object's name; objects locked by name stay.
-            LockTaken::Before if self.ask.context.evicts_shared() && !victim.is_locked_by_name() => {
+            LockTaken::Before if self.may_evict_shared(&**victim) => {
                 self.make_leave(victim, false)
             }
             LockTaken::Before => {
@@ -142,6 +142,11 @@ impl<'a> Hunt<'a> {
                 Ok(false)
             }
         }
+    }
+
+    fn may_evict_shared(&self, victim: &dyn Victim) -> bool {
+        !victim.is_locked_by_name()
+            && (self.ask.context.evicts_shared() || victim.is_released())
     }
 
     fn ask_busy(&mut self, victim: &Arc<dyn Victim>) -> Result<bool> {
@@ -245,6 +250,10 @@ impl Victim for BoCore {
 
     fn group(&self) -> Option<&Arc<Group>> {
         self.group.as_ref()
+    }
+
+    fn is_released(&self) -> bool {
+        Self::is_released(self)
     }
 
     fn is_locked_by_name(&self) -> bool {

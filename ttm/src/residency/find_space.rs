@@ -136,11 +136,11 @@ impl BoCore {
             }
             // What this hunt puts back is no news to it.
             epoch += hunt.finish();
-            rounds += 1;
-            if self.device.reap() && rounds < FRUITLESS_ROUNDS {
+            if self.device.reap() {
                 continue;
             }
-            if gently || rounds == FRUITLESS_ROUNDS || !self.wait_for_others(manager, &claim, epoch, &ask)? {
+            let again = !gently && self.wait_for_others(manager, &claim, epoch, &mut rounds, &ask)?;
+            if !again {
                 return Err(limited.map_or(Refused::Full, Refused::Limit));
             }
             epoch = manager.epoch();
@@ -155,6 +155,7 @@ impl BoCore {
         manager: &Manager,
         claim: &ClaimGuard<'_>,
         epoch: u64,
+        rounds: &mut u32,
         ask: &Ask<'_>,
     ) -> Result<bool, Refused> {
         let cell = ask.ticket.cell();
@@ -163,7 +164,14 @@ impl BoCore {
         }
         match manager.after_hunt(claim.number(), epoch, cell, &*self.device.clock) {
             AfterHunt::GiveUp => return Ok(false),
-            AfterHunt::Again => return Ok(true),
+            AfterHunt::Again => {
+                *rounds = 0;
+                return Ok(true);
+            }
+            AfterHunt::AgainAlone => {
+                *rounds += 1;
+                return Ok(*rounds < FRUITLESS_ROUNDS);
+            }
             AfterHunt::Sleep => {}
         }
         if let Some(outer) = ask.level {
@@ -191,8 +199,8 @@ impl BoCore {
     }
 }
 
-/// Full rounds that may find nobody to ask before a request gives up. Each needs a change by
-/// somebody else, so more than a few mean that others take what they leave.
+/// Full rounds that a request may go without finding anybody to ask, and without anybody else
+/// evicting there, before it gives up: what changed meanwhile was its own doing.
 const FRUITLESS_ROUNDS: u32 = 16;
 
 /// Why a place gave nothing.

@@ -2,16 +2,21 @@
 
 use crate::bo::{BoCore, BoState, Content};
 use crate::error::{Error, Result};
-use crate::reservation::{Guard, Held, Lockable};
+use crate::reservation::{Guard, Held, Lockable, Taken};
 use crate::trace::{Event, Reason};
 
 use super::migrate::pending;
 
 impl BoCore {
-    /// Runs `f` if the reservation is free or ours.
+    /// Runs `f` if the reservation is free. One that this thread holds is not: what it guards may
+    /// be open further up.
     pub(super) fn with_free<T>(&self, f: impl FnOnce(&Held<'_>) -> T) -> Option<T> {
         let ticket = self.device.domain.ticket().ok()?;
-        let guard = Guard::try_take(self.reservation(), ticket)?;
+        let reservation = self.reservation();
+        if reservation.try_lock(ticket.thread()) != Taken::Now {
+            return None;
+        }
+        let guard = Guard::of(reservation, ticket, true);
         Some(f(&guard.held()))
     }
 

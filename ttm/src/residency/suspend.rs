@@ -8,7 +8,7 @@ use crate::device::DeviceCore;
 use crate::driver::Side;
 use crate::error::{Error, Result};
 use crate::fence::Usage;
-use crate::reservation::{Guard, Held, Lockable, Transaction, wait_lock};
+use crate::reservation::{Guard, Held, Lockable, Terms, Transaction, wait_lock};
 use crate::resource::{Ask, Manager, Victim};
 use crate::sync::{Arc, Weak};
 use crate::tt::Tt;
@@ -25,31 +25,41 @@ pub struct Suspended {
     pub saved: u64,
 }
 
-/// Runs `f` with the terms of a call that wants nothing for an object of its own.
+/// Runs `f` with the terms of a call that wants nothing for an object of its own, again if it met
+/// an older transaction on the way.
 pub(crate) fn with_ask<T>(
     device: &DeviceCore,
     context: OpContext,
-    f: impl FnOnce(&Ask<'_>) -> Result<T>,
+    mut f: impl FnMut(&Ask<'_>) -> Result<T>,
 ) -> Result<T> {
-    let transaction = Transaction::<Arc<BoCore>>::begin(&device.domain, context)?;
+    let mut transaction = Transaction::<Arc<BoCore>>::begin(&device.domain, context)?;
+    loop {
+        match with_terms(transaction.terms(), &mut f) {
+            Err(Error::Deadlock) => transaction.restart()?,
+            result => return result,
+        }
+    }
+}
+
+fn with_terms<T>(terms: &Terms<'_>, f: &mut impl FnMut(&Ask<'_>) -> Result<T>) -> Result<T> {
     f(&Ask {
-        ticket: transaction.terms().ticket(),
-        context: transaction.terms().context(),
+        ticket: terms.ticket(),
+        context: terms.context(),
         wanted_by: 0,
         window: PageRange::ALL,
         group: None,
         chain: 0,
         level: None,
-        lost: &|_| {},
+        lost: &|other| terms.lost(other),
     })
 }
 
 impl DeviceCore {
-    /// Evicts everything evictable from a memory type. Answers how many objects left.
+    /// Evicts everything evictable from a memory type; counts the objects that left in `gone`.
     ///
     /// # Errors
     /// The first that a victim met for another reason than that it may stay.
-    pub(crate) fn evict_all(&self, mem_type: MemType, ask: &Ask<'_>) -> Result<u64> {
+    pub(crate) fn evict_all(&self, mem_type: MemType, ask: &Ask<'_>, gone: &mut u64) -> Result<()> {
         let Some(manager) = self.manager(mem_type) else {
             return Err(Error::Invalid("the device has no such memory type"));
         };
@@ -59,11 +69,10 @@ impl DeviceCore {
             ..*ask
         };
         let mut hunt = Hunt::new(self, manager, &ask, None);
-        let mut gone = 0;
         while hunt.evict_one()? {
-            gone += 1;
+            *gone += 1;
         }
-        Ok(gone)
+        Ok(())
     }
 
     fn device_managers(&self) -> impl Iterator<Item = &Arc<Manager>> {
@@ -71,10 +80,9 @@ impl DeviceCore {
     }
 
     /// Empties the device's memories: what is evictable leaves, what is pinned is saved.
-    pub(crate) fn suspend(&self, ask: &Ask<'_>) -> Result<Suspended> {
-        let mut report = Suspended::default();
+    pub(crate) fn suspend(&self, ask: &Ask<'_>, report: &mut Suspended) -> Result<()> {
         for manager in self.device_managers() {
-            report.evicted += self.evict_all(manager.mem_type(), ask)?;
+            self.evict_all(manager.mem_type(), ask, &mut report.evicted)?;
         }
         for manager in self.device_managers() {
             for bo in residents(manager) {
@@ -82,18 +90,17 @@ impl DeviceCore {
                 report.saved += u64::from(saved);
             }
         }
-        Ok(report)
+        Ok(())
     }
 
     /// Puts the content of pinned objects back where it was.
-    pub(crate) fn resume(&self, ask: &Ask<'_>) -> Result<u64> {
-        let mut restored = 0;
+    pub(crate) fn resume(&self, ask: &Ask<'_>, restored: &mut u64) -> Result<()> {
         for manager in self.device_managers() {
             for bo in residents(manager) {
-                restored += u64::from(bo.locked(ask, |held, state| bo.restore(held, state, ask))?);
+                *restored += u64::from(bo.locked(ask, |held, state| bo.restore(held, state, ask))?);
             }
         }
-        Ok(restored)
+        Ok(())
     }
 }
 

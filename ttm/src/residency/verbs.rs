@@ -110,7 +110,11 @@ impl<D: Driver> Device<D> {
     /// # Errors
     /// [`Error::Invalid`] if there is no such memory type; the first that a victim met.
     pub fn evict_all(&self, mem_type: MemType, context: OpContext) -> Result<u64> {
-        with_ask(&self.core, context, |ask| self.core.evict_all(mem_type, ask))
+        let mut gone = 0;
+        with_ask(&self.core, context, |ask| {
+            self.core.evict_all(mem_type, ask, &mut gone)
+        })?;
+        Ok(gone)
     }
 
     /// Empties the device's memories before it sleeps: what is evictable leaves, the content of
@@ -120,7 +124,9 @@ impl<D: Driver> Device<D> {
     /// The first that an object met, such as [`Error::NoMemory`]; nothing is lost, and the device
     /// works on.
     pub fn suspend(&self, context: OpContext) -> Result<Suspended> {
-        with_ask(&self.core, context, |ask| self.core.suspend(ask))
+        let mut report = Suspended::default();
+        with_ask(&self.core, context, |ask| self.core.suspend(ask, &mut report))?;
+        Ok(report)
     }
 
     /// Puts the content of pinned objects back after the device slept. Others come back when
@@ -129,7 +135,9 @@ impl<D: Driver> Device<D> {
     /// # Errors
     /// The first that an object met; call again.
     pub fn resume(&self, context: OpContext) -> Result<u64> {
-        with_ask(&self.core, context, |ask| self.core.resume(ask))
+        let mut restored = 0;
+        with_ask(&self.core, context, |ask| self.core.resume(ask, &mut restored))?;
+        Ok(restored)
     }
 
     /// Asserts the invariants. For tests and debug builds: takes every reservation in turn.

@@ -107,8 +107,10 @@ struct Claim {
     age: u64,
     window: PageRange,
     freed: SmallVec<[PageRange; 4]>,
-    /// Its transaction sleeps until another claim ends, with no victim in hand.
-    waiting: bool,
+    /// Its transaction sleeps, for whatever, with no victim in hand.
+    resting: bool,
+    /// Where it sleeps, if it is for the other claims.
+    sleeper: Option<Arc<WaitCell>>,
 }
 
 struct State {
@@ -121,8 +123,6 @@ struct State {
     /// Handed-on space whose fences are pending.
     pending: Vec<(PageRange, Fence)>,
     claims: Vec<Claim>,
-    /// Sleepers until a claim ends, or its transaction sleeps too.
-    claim_waiters: Vec<Arc<WaitCell>>,
     epoch: u64,
     counters: Counters,
     numbers: u64,
@@ -150,7 +150,6 @@ impl Manager {
                 retired_pages: 0,
                 pending: Vec::new(),
                 claims: Vec::new(),
-                claim_waiters: Vec::new(),
                 epoch: 0,
                 counters: Counters::default(),
                 numbers: 0,
@@ -370,7 +369,8 @@ impl Manager {
                 age,
                 window,
                 freed: SmallVec::new(),
-                waiting: false,
+                resting: false,
+                sleeper: None,
             },
         );
         let epoch = state.epoch;
@@ -387,8 +387,9 @@ impl Manager {
         self.state.lock().epoch
     }
 
-    /// What a transaction does that found nobody left to ask since `epoch`. To sleep, it notes
-    /// `cell`, and wakes those who wait for it to have no victim in hand.
+    /// What a transaction does that found nobody left to ask since `epoch`. To sleep, it leaves
+    /// `cell` with its claim: the end of any claim wakes it, and, if it is the oldest, every
+    /// other one that comes to rest.
     pub(crate) fn after_hunt(
         &self,
         own: u64,
@@ -398,16 +399,24 @@ impl Manager {
     ) -> AfterHunt {
         let mut state = self.state.lock();
         let oldest = state.claims.first().is_none_or(|c| c.number == own);
-        let others_rest = state.claims.iter().all(|c| c.number == own || c.waiting);
+        let others_rest = state.claims.iter().all(|c| c.number == own || c.resting);
         if oldest && others_rest {
-            return if state.epoch == epoch { AfterHunt::GiveUp } else { AfterHunt::Again };
+            return if state.epoch == epoch {
+                AfterHunt::GiveUp
+            } else if state.claims.len() > 1 {
+                AfterHunt::Again
+            } else {
+                AfterHunt::AgainAlone
+            };
         }
-        if let Some(claim) = state.claims.iter_mut().find(|c| c.number == own) {
-            claim.waiting = true;
+        let wakes = state.rest(own);
+        if let Some(claim) = state.claim(own) {
+            claim.sleeper = Some(Arc::clone(cell));
         }
-        let waiters = core::mem::replace(&mut state.claim_waiters, vec![Arc::clone(cell)]);
         drop(state);
-        waiters.iter().for_each(|cell| clock.unpark(cell));
+        if let Some(cell) = wakes {
+            clock.unpark(&cell);
+        }
         AfterHunt::Sleep
     }
 
@@ -518,6 +527,8 @@ pub(crate) enum AfterHunt {
     GiveUp,
     /// Something has changed meanwhile.
     Again,
+    /// The same, and nobody else evicts here: it may have been this transaction's own doing.
+    AgainAlone,
     /// Another transaction may leave something.
     Sleep,
 }
@@ -529,33 +540,30 @@ impl ClaimGuard<'_> {
 
     /// The transaction is about to sleep, with no victim in hand.
     pub(crate) fn rest(&self) {
-        let waiters = {
-            let mut state = self.manager.state.lock();
-            if let Some(claim) = state.claims.iter_mut().find(|c| c.number == self.number) {
-                claim.waiting = true;
-            }
-            core::mem::take(&mut state.claim_waiters)
-        };
-        waiters.iter().for_each(|cell| self.clock.unpark(cell));
+        let wakes = self.manager.state.lock().rest(self.number);
+        if let Some(cell) = wakes {
+            self.clock.unpark(&cell);
+        }
     }
 
     /// The transaction hunts again.
     pub(crate) fn awake(&self) {
-        let mut state = self.manager.state.lock();
-        if let Some(claim) = state.claims.iter_mut().find(|c| c.number == self.number) {
-            claim.waiting = false;
+        if let Some(claim) = self.manager.state.lock().claim(self.number) {
+            claim.resting = false;
+            claim.sleeper = None;
         }
     }
 }
 
 impl Drop for ClaimGuard<'_> {
     fn drop(&mut self) {
-        let waiters = {
+        let sleepers: SmallVec<[Arc<WaitCell>; 2]> = {
             let mut state = self.manager.state.lock();
             state.claims.retain(|c| c.number != self.number);
-            core::mem::take(&mut state.claim_waiters)
+            let claims = state.claims.iter_mut();
+            claims.filter_map(|c| c.sleeper.take()).collect()
         };
-        waiters.iter().for_each(|cell| self.clock.unpark(cell));
+        sleepers.iter().for_each(|cell| self.clock.unpark(cell));
     }
 }
 
@@ -594,6 +602,20 @@ impl DerefMut for LockedLru<'_> {
 }
 
 impl State {
+    fn claim(&mut self, number: u64) -> Option<&mut Claim> {
+        self.claims.iter_mut().find(|c| c.number == number)
+    }
+
+    /// Notes that a claim's transaction rests. Answers the oldest's sleeper, who waits for that.
+    fn rest(&mut self, number: u64) -> Option<Arc<WaitCell>> {
+        self.claim(number)?.resting = true;
+        let oldest = self.claims.first_mut()?;
+        if oldest.number == number {
+            return None;
+        }
+        oldest.sleeper.take()
+    }
+
     fn take(
         &mut self,
         order: &Order<'_>,

@@ -24,6 +24,9 @@ pub(crate) trait Victim: Lockable + Any {
     /// The client that it is charged to.
     fn group(&self) -> Option<&Arc<Group>>;
 
+    /// Whether its last handle is gone.
+    fn is_released(&self) -> bool;
+
     /// Whether a transaction has locked this very object, not only its reservation. The caller
     /// holds the reservation.
     fn is_locked_by_name(&self) -> bool;

@@ -130,6 +130,39 @@ impl Condvar {
     }
 }
 
+/// A value that is made once. Std's cell orders what it holds in a way that loom does not see.
+#[derive(Debug)]
+pub struct OnceLock<T> {
+    value: std::sync::OnceLock<T>,
+    made: loom::sync::atomic::AtomicBool,
+    making: loom::sync::Mutex<()>,
+}
+
+impl<T> OnceLock<T> {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self {
+            value: std::sync::OnceLock::new(),
+            made: loom::sync::atomic::AtomicBool::new(false),
+            making: loom::sync::Mutex::new(()),
+        }
+    }
+
+    /// The value, if it was made.
+    pub fn get(&self) -> Option<&T> {
+        let made = self.made.load(atomic::Ordering::Acquire);
+        if made { self.value.get() } else { None }
+    }
+
+    /// The value, made by `make` if it was not.
+    pub fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
+        let _making = self.making.lock().expect("no test poisons a lock");
+        let value = self.value.get_or_init(make);
+        self.made.store(true, atomic::Ordering::Release);
+        value
+    }
+}
+
 loom::thread_local! {
     static INDEX: u32 = {
         // Loom numbers the threads of each model from 0 on, and says so in this text only.
