@@ -182,7 +182,10 @@ fn past_locked(bench: &mut Bench) -> anyhow::Result<()> {
         Ok(ours)
     })?;
     let stayed = locked.iter().filter(|object| rig.is_in_vram(object));
-    ensure!(stayed.count() == locked.len(), "a locked object was evicted");
+    ensure!(
+        stayed.count() == locked.len(),
+        "a locked object was evicted"
+    );
     rig.check()?;
     bench.report.row(
         Row::new(name, ours)
@@ -199,7 +202,9 @@ fn while_locked<R>(rig: &Rig, objects: &[Object], work: impl FnOnce() -> R) -> R
     thread::scope(|scope| {
         scope.spawn(move || {
             let locked = rig.device.exec(OpContext::new(), |t| {
-                objects.iter().try_for_each(|object| t.lock(object).map(drop))
+                objects
+                    .iter()
+                    .try_for_each(|object| t.lock(object).map(drop))
             });
             held.send(locked.is_ok()).expect("somebody waits for it");
             // An error once the other end is dropped, be it by a panic.

@@ -186,13 +186,10 @@ fn batches(bench: &mut Bench, batch: &Batch) -> anyhow::Result<()> {
     };
     let [made, dropped] = interleave(bench.args.repeats(), [&mut creates, &mut puts]);
     only_these_are_left(&rig, &live)?;
-    let row = |what, spread, figure| {
-        Row::new(format!("{}: {what}", batch.name), spread).kernel(figure)
-    };
+    let row =
+        |what, spread, figure| Row::new(format!("{}: {what}", batch.name), spread).kernel(figure);
     bench.report.row(row("create", made, &batch.create));
-    bench
-        .report
-        .row(row("drop and reap", dropped, &batch.put));
+    bench.report.row(row("drop and reap", dropped, &batch.put));
     Ok(())
 }
 

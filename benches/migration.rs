@@ -20,7 +20,7 @@ use backends::host::wall_clock;
 use backends::sim::{RouteMode, SimDriver};
 use harness::copy::{self, Frames, Method, Side};
 use harness::kernel::{self, Figure};
-use harness::measure::{Stopwatch, compare};
+use harness::measure::{Stopwatch, compare, measure};
 use harness::{Bench, Row, Target};
 use placement::{MemType, PageCount, Placement, Range};
 use ttm::bo::{Bo, BoInfo};
@@ -55,6 +55,8 @@ struct Size {
     into: Figure,
     /// Moves a repeat.
     moves: usize,
+    /// Samples a row.
+    repeats: usize,
     /// Whether the targets are for this size, or it only stands beside them.
     counts: bool,
 }
@@ -66,6 +68,7 @@ const SIZES: [Size; 2] = [
         out: kernel::MOVE_64M_TO_SYSTEM,
         into: kernel::MOVE_64M_TO_VRAM,
         moves: 1,
+        repeats: 21,
         counts: true,
     },
     Size {
@@ -74,9 +77,23 @@ const SIZES: [Size; 2] = [
         out: kernel::MOVE_2M_TO_SYSTEM,
         into: kernel::MOVE_2M_TO_VRAM,
         moves: 8,
+        repeats: 61,
         counts: false,
     },
 ];
+
+impl Size {
+    fn target(&self, row: Row, most: f64) -> Row {
+        if self.counts {
+            row.target(Target::Limit(most))
+        } else {
+            row
+        }
+    }
+}
+
+/// Samples by which the fastest way to copy is found.
+const TRIALS: usize = 5;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
@@ -111,13 +128,10 @@ impl Mover {
         let pages = PageCount::from_bytes_ceil(bytes as u64).expect("a size");
         let frames = Arc::new(ReadyFrames::new(warm)?);
         let window = Arc::new(Window::new(pages)?);
-        let device = Device::builder(
-            SimDriver::new().routes(RouteMode::Cpu),
-            wall_clock(),
-        )
-        .pages(frames.clone())
-        .memory(MemType::VRAM, Box::new(Range::new(pages)), window.clone())
-        .build()?;
+        let device = Device::builder(SimDriver::new().routes(RouteMode::Cpu), wall_clock())
+            .pages(frames.clone())
+            .memory(MemType::VRAM, Box::new(Range::new(pages)), window.clone())
+            .build()?;
         let info = BoInfo::new(bytes as u64).kind(BoKind::Kernel);
         let mover = Self {
             object: device.create(info, ())?,
@@ -191,44 +205,34 @@ fn warm(bench: &mut Bench, size: &Size, way: Way) -> anyhow::Result<()> {
         return Ok(());
     }
     let mover = Mover::new(size.bytes, true)?;
-    let (repeats, moves) = (bench.args.repeats(), bench.args.ops_at_most(size.moves));
-    // The manager takes its frames in runs, which need not adjoin; the plain copy gets one run of
-    // the same kind.
-    let (mine, window) = (Window::new(mover.object.pages())?, &mover.window);
-    let (system, vram) = (span(mine.all()), span(window.all()));
-    let (from, to) = match way {
-        Way::Out => (vram, system),
-        Way::In => (system, vram),
+    // Between moves the object is in system memory, so the window is free for plain copies.
+    let frames = Window::new(mover.object.pages())?;
+    let (system, vram) = (span(frames.all()), span(mover.window.all()));
+    let plain = |watch: &mut Stopwatch, method: Method| match way {
+        Way::In => {
+            watch.time(1, || method.copy(system, vram));
+            method.copy(vram, system);
+        }
+        Way::Out => {
+            method.copy(system, vram);
+            watch.time(1, || method.copy(vram, system));
+        }
     };
-    let (method, _) = copy::fastest(5.min(repeats), from, to);
+    let method = fastest(plain);
+    let moves = bench.args.ops_at_most(size.moves);
     let (ours, limit) = compare(
-        repeats,
+        bench.args.repeats_or(size.repeats),
         |watch| mover.repeat(watch, way, moves),
-        |watch| {
-            for _ in 0..moves {
-                // Each direction as often as in ours.
-                if way == Way::Out {
-                    method.copy(to, from);
-                }
-                watch.time(1, || method.copy(from, to));
-                if way == Way::In {
-                    method.copy(to, from);
-                }
-            }
-        },
+        |watch| (0..moves).for_each(|_| plain(watch, method)),
     );
     ensure!(mover.has_pattern()?, "{name}: the content changed");
-    let row = Row::new(name, ours)
-        .limit(method.name(), limit)
-        .kernel(match way {
-            Way::Out => &size.out,
-            Way::In => &size.into,
-        });
-    bench.report.row(if size.counts {
-        row.target(Target::Limit(1.0 / 0.95))
-    } else {
-        row
+    let row = Row::new(name, ours).limit(method.name(), limit);
+    let row = row.kernel(match way {
+        Way::Out => &size.out,
+        Way::In => &size.into,
     });
+    // 0.95 of the bandwidth.
+    bench.report.row(size.target(row, 1.0 / 0.95));
     Ok(())
 }
 
@@ -239,75 +243,40 @@ fn unmapped(bench: &mut Bench, size: &Size, way: Way) -> anyhow::Result<()> {
         return Ok(());
     }
     let mover = Mover::new(size.bytes, false)?;
-    let mut bare = Frames::allocate(size.bytes)?;
     let window = span(mover.window.all());
-    let (repeats, moves) = (bench.args.repeats(), bench.args.ops_at_most(size.moves));
-    let method = fastest_bare(&mut bare, window, way, repeats)?;
-    let (ours, limit) = compare(
-        repeats,
-        |watch| mover.repeat(watch, way, moves),
-        |watch| {
-            for _ in 0..moves {
-                let moved = bare_repeat(watch, &mut bare, window, way, method);
-                moved.expect("mapping worked before");
+    let mut frames = Frames::allocate(size.bytes)?;
+    let mut bare = |watch: &mut Stopwatch, method: Method| {
+        let mut go = |way| {
+            let (window, frames) = (Side::Mapped(window), Side::Frames(&mut frames));
+            let moved = match way {
+                Way::Out => copy::bare_move(window, frames, method),
+                Way::In => copy::bare_move(frames, window, method),
+            };
+            moved.expect("address space for a mapping");
+        };
+        match way {
+            Way::In => {
+                watch.time(1, || go(Way::In));
+                go(Way::Out);
             }
-        },
+            Way::Out => {
+                go(Way::In);
+                watch.time(1, || go(Way::Out));
+            }
+        }
+    };
+    let method = fastest(&mut bare);
+    let moves = bench.args.ops_at_most(size.moves);
+    let (ours, limit) = compare(
+        bench.args.repeats_or(size.repeats),
+        |watch| mover.repeat(watch, way, moves),
+        |watch| (0..moves).for_each(|_| bare(watch, method)),
     );
     ensure!(mover.has_pattern()?, "{name}: the content changed");
     let limit_name = format!("mmap, populate, {}, munmap", method.name());
     let row = Row::new(name, ours).limit(limit_name, limit);
-    bench.report.row(if size.counts {
-        row.target(Target::Limit(1.05))
-    } else {
-        row
-    });
+    bench.report.row(size.target(row, 1.05));
     Ok(())
-}
-
-/// One timed move with bare system calls one way, and one back that is not timed.
-fn bare_repeat(
-    watch: &mut Stopwatch,
-    frames: &mut Frames,
-    window: copy::Span<'_>,
-    way: Way,
-    method: Method,
-) -> std::io::Result<()> {
-    let mut go = |way| match way {
-        Way::Out => copy::bare_move(Side::Mapped(window), Side::Frames(frames), method),
-        Way::In => copy::bare_move(Side::Frames(frames), Side::Mapped(window), method),
-    };
-    match way {
-        Way::In => {
-            watch.time(1, || go(Way::In))?;
-            go(Way::Out)
-        }
-        Way::Out => {
-            go(Way::In)?;
-            watch.time(1, || go(Way::Out))
-        }
-    }
-}
-
-/// The way to copy with which the bare move is fastest.
-fn fastest_bare(
-    frames: &mut Frames,
-    window: copy::Span<'_>,
-    way: Way,
-    repeats: usize,
-) -> std::io::Result<Method> {
-    let mut best = (Method::Memcpy, f64::INFINITY);
-    for method in Method::available() {
-        let mut outcome = Ok(());
-        let spread = harness::measure::measure(5.min(repeats), |watch| {
-            let moved = bare_repeat(watch, frames, window, way, method);
-            outcome = std::mem::replace(&mut outcome, Ok(())).and(moved);
-        });
-        outcome?;
-        if spread.median < best.1 {
-            best = (method, spread.median);
-        }
-    }
-    Ok(best.0)
 }
 
 /// The copy routine alone, beside the fastest plain copy between the same mappings.
@@ -318,28 +287,31 @@ fn routine(bench: &mut Bench, size: &Size) -> anyhow::Result<()> {
     }
     let pages = PageCount::from_bytes_ceil(size.bytes as u64).expect("a size");
     let (here, there) = (Window::new(pages)?, Window::new(pages)?);
-    let (repeats, copies) = (bench.args.repeats(), bench.args.ops_at_most(size.moves));
     let (from, to) = (span(here.all()), span(there.all()));
-    let (method, _) = copy::fastest(5.min(repeats), from, to);
+    let plain = |watch: &mut Stopwatch, method: Method| watch.time(1, || method.copy(from, to));
+    let method = fastest(plain);
+    let copies = bench.args.ops_at_most(size.moves);
+    let ours = |watch: &mut Stopwatch| {
+        watch.time(1, || here.all().copy_to(0, there.all(), 0, size.bytes));
+    };
     let (ours, limit) = compare(
-        repeats,
-        |watch| {
-            watch.time(copies, || {
-                for _ in 0..copies {
-                    here.all().copy_to(0, there.all(), 0, size.bytes);
-                }
-            });
-        },
-        |watch| {
-            watch.time(copies, || {
-                for _ in 0..copies {
-                    method.copy(from, to);
-                }
-            });
-        },
+        bench.args.repeats_or(size.repeats),
+        |watch| (0..copies).for_each(|_| ours(watch)),
+        |watch| (0..copies).for_each(|_| plain(watch, method)),
     );
-    bench
-        .report
-        .row(Row::new(name, ours).limit(method.name(), limit));
+    let row = Row::new(name, ours).limit(method.name(), limit);
+    bench.report.row(row);
     Ok(())
+}
+
+/// The method with which `repeat` is fastest.
+fn fastest(mut repeat: impl FnMut(&mut Stopwatch, Method)) -> Method {
+    let medians = Method::available().into_iter().map(|method| {
+        let spread = measure(TRIALS, |watch| repeat(watch, method));
+        (method, spread.median)
+    });
+    let (method, _) = medians
+        .min_by(|(_, a), (_, b)| a.total_cmp(b))
+        .expect("memcpy is always there");
+    method
 }

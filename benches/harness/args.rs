@@ -27,6 +27,10 @@ pub struct Args {
     #[arg(long, value_name = "R", value_parser = positive)]
     pub repeats: Option<usize>,
 
+    /// Replay this trace instead of a synthetic one: JSON lines with `hash_ids`, one object per id.
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+
     /// Says that cargo started us; cargo adds it by itself.
     #[arg(long, hide = true)]
     bench: bool,
@@ -70,16 +74,24 @@ impl Args {
     /// Cargo starts a bench in its package's folder; a relative path is meant from where the user
     /// stands, which the shell's `PWD` still tells.
     pub fn json_folder(&self) -> Option<PathBuf> {
+        Some(self.meant(self.json.as_deref()?))
+    }
+
+    /// Where the trace is, if one is named; a relative path is meant as in [`Self::json_folder`].
+    pub fn trace_file(&self) -> Option<PathBuf> {
+        Some(self.meant(self.trace.as_deref()?))
+    }
+
+    fn meant(&self, path: &Path) -> PathBuf {
         let stands = if self.bench { env::var_os("PWD") } else { None };
-        let folder = self.json.as_deref()?;
-        Some(from_user(folder, stands.as_deref().map(Path::new)))
+        from_user(path, stands.as_deref().map(Path::new))
     }
 }
 
-fn from_user(folder: &Path, stands: Option<&Path>) -> PathBuf {
+fn from_user(path: &Path, stands: Option<&Path>) -> PathBuf {
     match stands {
-        Some(stands) if stands.is_absolute() => stands.join(folder),
-        _ => folder.to_path_buf(),
+        Some(stands) if stands.is_absolute() => stands.join(path),
+        _ => path.to_path_buf(),
     }
 }
 

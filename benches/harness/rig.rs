@@ -122,9 +122,7 @@ impl Rig {
     }
 
     fn manager(&self) -> &ttm::resource::Manager {
-        self.device
-            .manager(MemType::VRAM)
-            .expect("a rig has VRAM")
+        self.device.manager(MemType::VRAM).expect("a rig has VRAM")
     }
 }
 

@@ -5,8 +5,8 @@ mod core;
 mod reap;
 mod reaper;
 
-pub use builder::DeviceBuilder;
 pub(crate) use self::core::DeviceCore;
+pub use builder::DeviceBuilder;
 
 use ::core::fmt;
 
@@ -88,7 +88,9 @@ impl<D: Driver> Device<D> {
         let apart = entries
             .iter()
             .filter(|(home, _)| *home == crate::resource::Home::Unevictable);
-        apart.filter_map(|(_, v)| v.upgrade().map(|v| v.object())).collect()
+        apart
+            .filter_map(|(_, v)| v.upgrade().map(|v| v.object()))
+            .collect()
     }
 
     /// The last events, oldest first.
@@ -166,7 +168,9 @@ impl<D: Driver> Device<D> {
             let Some(fence) = fence else {
                 break;
             };
-            let done = fence.wait(deadline).is_ok_and(|s| s != crate::fence::Status::Pending);
+            let done = fence
+                .wait(deadline)
+                .is_ok_and(|s| s != crate::fence::Status::Pending);
             if !done {
                 return Err(Holders {
                     objects: self.core.live(),

@@ -12,7 +12,7 @@ mod source;
 mod timeline;
 
 pub use retire::RetireQueue;
+pub(crate) use set::FenceVec;
 pub use set::{FenceSet, Usage};
 pub use source::{FenceSource, Pump};
 pub use timeline::{Fence, FenceError, Status, Timeline};
-pub(crate) use set::FenceVec;

@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::fence::Timeline;
 use crate::pages::{FrameRun, FrameSpan, Mapped, PageSource};
 use crate::resource::Region;
-use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// A driver that evicts to system memory and copies nothing.
 #[derive(Debug)]
@@ -64,7 +64,9 @@ impl PageSource for Nothing {
     }
 
     fn map(&self, _: FrameSpan) -> Result<Mapped> {
-        Err(Error::Unsupported("frames that are only counted have no content"))
+        Err(Error::Unsupported(
+            "frames that are only counted have no content",
+        ))
     }
 
     fn taken(&self) -> PageCount {
@@ -82,7 +84,9 @@ impl Region for Nothing {
     }
 
     fn map(&self, _: PageRange) -> Result<Mapped> {
-        Err(Error::Unsupported("memory that is only counted has no content"))
+        Err(Error::Unsupported(
+            "memory that is only counted has no content",
+        ))
     }
 }
 

@@ -10,22 +10,22 @@
 //! and touches no list. The recorded order is put right by whoever evicts, entry by entry.
 
 mod bulk;
+mod grant;
 mod group;
 mod lru;
 mod manager;
 mod region;
-mod grant;
 mod victim;
 mod walk;
 
 pub use bulk::Bulk;
+pub(crate) use grant::Resource;
 pub(crate) use group::Protection;
 pub use group::{Group, Limits};
 pub(crate) use lru::{Home, NodeId};
-pub use manager::{Manager, MemoryKind, Usage};
 pub(crate) use manager::{AfterHunt, ClaimGuard, Order, TakeRefused, Taken};
+pub use manager::{Manager, MemoryKind, Usage};
 pub use region::Region;
-pub(crate) use grant::Resource;
 pub(crate) use victim::{Ask, Left, Victim};
 pub(crate) use walk::{Level, Walk};
 

@@ -28,8 +28,7 @@ mod real {
     use core::cmp::Reverse;
 
     /// Numbers of threads that have ended, smallest first, and the first number never given.
-    static INDICES: Mutex<(BinaryHeap<Reverse<u32>>, u32)> =
-        Mutex::new((BinaryHeap::new(), 0));
+    static INDICES: Mutex<(BinaryHeap<Reverse<u32>>, u32)> = Mutex::new((BinaryHeap::new(), 0));
 
     struct Index(u32);
 
@@ -73,17 +72,17 @@ mod real {
 }
 
 #[cfg(loom)]
-pub use loom::{Condvar, Mutex, MutexGuard, OnceLock, atomic};
-#[cfg(loom)]
 pub(crate) use loom::thread_index;
+#[cfg(loom)]
+pub use loom::{Condvar, Mutex, MutexGuard, OnceLock, atomic};
 #[cfg(not(any(shuttle, loom)))]
 pub(crate) use real::thread_index;
 #[cfg(not(any(shuttle, loom)))]
 pub use real::{Condvar, Mutex, MutexGuard, atomic};
 #[cfg(shuttle)]
-pub use shuttle::{Condvar, Mutex, MutexGuard, atomic};
-#[cfg(shuttle)]
 pub(crate) use shuttle::thread_index;
+#[cfg(shuttle)]
+pub use shuttle::{Condvar, Mutex, MutexGuard, atomic};
 
 pub use crossbeam::queue::SegQueue as Queue;
 #[cfg(not(loom))]

@@ -158,8 +158,9 @@ impl Tt {
         let mut left = self.pages.get();
         while left > 0 {
             let pages = left.min(RUN_PAGES);
-            self.parts
-                .push(Part::Never(PageCount::new(pages).expect("part of the object")));
+            self.parts.push(Part::Never(
+                PageCount::new(pages).expect("part of the object"),
+            ));
             left -= pages;
         }
         Ok(())
@@ -175,7 +176,9 @@ impl Tt {
             return Ok(());
         }
         let mut checksums = Vec::new();
-        checksums.try_reserve_exact(pages).map_err(|_| no_memory())?;
+        checksums
+            .try_reserve_exact(pages)
+            .map_err(|_| no_memory())?;
         checksums.resize(pages, 0);
         self.checksums = checksums;
         Ok(())
@@ -250,7 +253,10 @@ impl Tt {
             let pages = self.parts[n].pages().get();
             if matches!(self.parts[n], Part::Frames(_)) {
                 if let Err(error) = self.swap_out_part(n, first, supply) {
-                    return (PageCount::new(gone).expect("part of the object"), Err(error));
+                    return (
+                        PageCount::new(gone).expect("part of the object"),
+                        Err(error),
+                    );
                 }
                 gone += pages;
             }
@@ -264,7 +270,9 @@ impl Tt {
             unreachable!("the caller saw frames")
         };
         let Some(backup) = supply.backup else {
-            return Err(Error::Unsupported("swapping needs a backup; give the device one"));
+            return Err(Error::Unsupported(
+                "swapping needs a backup; give the device one",
+            ));
         };
         if (supply.fault)(Site::BackupStore) {
             return Err(Error::Backup("a store was made to fail".into()));

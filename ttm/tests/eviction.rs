@@ -16,7 +16,11 @@ fn pages(n: u64) -> PageCount {
 }
 
 fn objects(device: &Device<Counting>, n: usize) -> Vec<Bo<Counting>> {
-    let create = |_| device.create(BoInfo::new(PAGE), ()).expect("room for a handle");
+    let create = |_| {
+        device
+            .create(BoInfo::new(PAGE), ())
+            .expect("room for a handle")
+    };
     (0..n).map(create).collect()
 }
 
@@ -273,7 +277,9 @@ fn a_bulk_group_ages_as_one_and_keeps_its_own_order() {
     ]);
     assert_eq!(device.eviction_order(MemType::VRAM, 0), expected);
     device.check().expect("all invariants");
-    let own = device.exec(OpContext::new(), |t| t.lock(&singles[0])?.set_bulk(Some(&bulk)));
+    let own = device.exec(OpContext::new(), |t| {
+        t.lock(&singles[0])?.set_bulk(Some(&bulk))
+    });
     assert_eq!(own.err().expect("a reservation of its own").to_errno(), 22);
 }
 
@@ -317,13 +323,19 @@ fn a_switched_off_memory_is_passed_over_and_loses_nobody() {
     let device = device_of(1);
     let bos = objects(&device, 2);
     touch(&device, &bos[0]);
-    device.manager(MemType::VRAM).expect("there").set_used(false);
+    device
+        .manager(MemType::VRAM)
+        .expect("there")
+        .set_used(false);
     let either = vram().with(system().places()[0]);
     let done = device.exec(OpContext::new(), |t| {
         let reserved = t.lock(&bos[1])?;
         reserved.validate(&either)?;
         Ok(reserved.mem_type())
     });
-    assert_eq!(*done.expect("system is never full").value(), Some(MemType::SYSTEM));
+    assert_eq!(
+        *done.expect("system is never full").value(),
+        Some(MemType::SYSTEM)
+    );
     assert_eq!(device.eviction_order(MemType::VRAM, 0), [bos[0].id()]);
 }

@@ -36,7 +36,10 @@ fn sources() -> Vec<Source> {
     let mut found = Vec::new();
     collect(&root(), &mut found);
     found.sort_by(|a, b| a.path.cmp(&b.path));
-    assert!(found.len() > 20, "the sources are not where they are looked for");
+    assert!(
+        found.len() > 20,
+        "the sources are not where they are looked for"
+    );
     found
 }
 
@@ -137,7 +140,11 @@ fn end_of_character(bytes: &[u8], at: usize) -> usize {
         .ok()
         .and_then(|rest| rest.chars().next())
         .map_or(1, char::len_utf8);
-    if bytes.get(at + 1 + width) == Some(&b'\'') { at + width + 2 } else { at }
+    if bytes.get(at + 1 + width) == Some(&b'\'') {
+        at + width + 2
+    } else {
+        at
+    }
 }
 
 fn is_word(byte: u8) -> bool {
@@ -151,10 +158,12 @@ fn is_word_before(bytes: &[u8], at: usize) -> bool {
 /// Where `word` stands in `code`, not as a part of another word.
 fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     let bytes = code.as_bytes();
-    code.match_indices(word).map(|(at, _)| at).filter(move |at| {
-        let after = bytes.get(at + word.len()).copied().unwrap_or(b' ');
-        !is_word_before(bytes, *at) && !is_word(after)
-    })
+    code.match_indices(word)
+        .map(|(at, _)| at)
+        .filter(move |at| {
+            let after = bytes.get(at + word.len()).copied().unwrap_or(b' ');
+            !is_word_before(bytes, *at) && !is_word(after)
+        })
 }
 
 /// All paths of `code` that begin with `root`, such as `crate`, spelled out: of
@@ -216,7 +225,11 @@ fn branches(code: &str, mut at: usize, path: &str, found: &mut Vec<(usize, Strin
 }
 
 fn join(path: &str, segment: &str) -> String {
-    if path.is_empty() { segment.into() } else { format!("{path}::{segment}") }
+    if path.is_empty() {
+        segment.into()
+    } else {
+        format!("{path}::{segment}")
+    }
 }
 
 fn skip_space(code: &str, at: usize) -> usize {
@@ -265,7 +278,10 @@ fn a_module_uses_those_above_it_only() {
                 Some(n) if n <= own => {}
                 Some(_) => findings.push(source.finding(
                     at,
-                    &format!("`{}` uses `crate::{path}`, which is below it", source.module()),
+                    &format!(
+                        "`{}` uses `crate::{path}`, which is below it",
+                        source.module()
+                    ),
                 )),
                 None => findings.push(source.finding(at, &format!("`crate::{path}`: no floor"))),
             }
@@ -287,7 +303,11 @@ fn leaves_its_module(source: &Source) -> Vec<String> {
         let mut rest = &source.code[at..];
         while let Some(next) = rest.strip_prefix("super") {
             ups += 1;
-            rest = next.trim_start().strip_prefix("::").unwrap_or("").trim_start();
+            rest = next
+                .trim_start()
+                .strip_prefix("::")
+                .unwrap_or("")
+                .trim_start();
         }
         // Inline modules, as `mod tests`, are one deeper each.
         let inner = inline_modules_around(&source.code, at);
@@ -319,7 +339,15 @@ fn inline_modules_around(code: &str, at: usize) -> usize {
 #[test]
 fn locks_and_atomics_come_from_sync_alone() {
     const BANNED: [&str; 9] = [
-        "atomic", "Mutex", "RwLock", "Condvar", "Once", "LazyLock", "Barrier", "mpsc", "ReentrantLock",
+        "atomic",
+        "Mutex",
+        "RwLock",
+        "Condvar",
+        "Once",
+        "LazyLock",
+        "Barrier",
+        "mpsc",
+        "ReentrantLock",
     ];
     let mut findings = Vec::new();
     for source in sources().iter().filter(|s| s.module() != "sync") {
@@ -334,7 +362,9 @@ fn locks_and_atomics_come_from_sync_alone() {
             for (at, path) in paths(&source.code, root) {
                 let mut parts = path.split("::");
                 let banned = parts.next() == Some("sync")
-                    && parts.next().is_none_or(|part| BANNED.contains(&part) || root == "std");
+                    && parts
+                        .next()
+                        .is_none_or(|part| BANNED.contains(&part) || root == "std");
                 if banned {
                     findings.push(source.finding(at, &format!("`{root}::{path}` outside `sync`")));
                 }
@@ -361,7 +391,10 @@ fn no_thread_and_no_system_call() {
     }
     let manifest = include_str!("../Cargo.toml");
     for name in ["rustix", "libc", "nix"] {
-        if manifest.lines().any(|line| line.trim_start().starts_with(name)) {
+        if manifest
+            .lines()
+            .any(|line| line.trim_start().starts_with(name))
+        {
             findings.push(format!("Cargo.toml: depends on {name}"));
         }
     }
@@ -372,7 +405,9 @@ fn no_thread_and_no_system_call() {
 fn the_unsafe_files_are_those_that_the_crate_names() {
     let sources = sources();
     let text = &lib(&sources).text;
-    let from = text.find("Unsafe code is in").expect("lib.rs names the unsafe files");
+    let from = text
+        .find("Unsafe code is in")
+        .expect("lib.rs names the unsafe files");
     let to = from + text[from..].find("nowhere else").expect("the list ends");
     let parts = text[from..to].split('`');
     let named: BTreeSet<&str> = parts.filter(|part| part.ends_with(".rs")).collect();
@@ -381,7 +416,10 @@ fn the_unsafe_files_are_those_that_the_crate_names() {
         .filter(|s| words(&s.code, "unsafe").next().is_some())
         .map(|s| s.path.as_str())
         .collect();
-    assert_eq!(named, found, "left: named in lib.rs; right: contain `unsafe`");
+    assert_eq!(
+        named, found,
+        "left: named in lib.rs; right: contain `unsafe`"
+    );
 }
 
 #[test]
@@ -390,7 +428,10 @@ fn the_reader_of_this_test_reads_rust() {
         "use crate::{a, b::{self, c as d}};\n// crate::comment\nlet s = \"crate::string\"; \
          let q = '\"'; fn f<'a>(x: crate::e::F<'a>) { r#\"crate::raw\"# }",
     );
-    let found: Vec<_> = paths(&code, "crate").into_iter().map(|(_, path)| path).collect();
+    let found: Vec<_> = paths(&code, "crate")
+        .into_iter()
+        .map(|(_, path)| path)
+        .collect();
     assert_eq!(found, ["a", "b::self", "b::c", "e::F"]);
     assert_eq!(inline_modules_around("mod a { mod b { } x }", 17), 1);
 }

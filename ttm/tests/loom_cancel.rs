@@ -14,7 +14,9 @@ fn no_sleeper_misses_its_token() {
     loom_model::explore(3, || {
         let device = device_of(1);
         let bo = device.create(BoInfo::new(4096), ()).unwrap();
-        let held = device.exec(OpContext::new(), |t| t.lock(&bo).map(drop)).unwrap();
+        let held = device
+            .exec(OpContext::new(), |t| t.lock(&bo).map(drop))
+            .unwrap();
         let token = CancelToken::new();
         let waiter = {
             let (device, bo, token) = (device.clone(), bo.clone(), token.clone());

@@ -20,7 +20,9 @@ fn what_was_written_under_a_reservation_is_seen_under_the_next() {
         let run = {
             let (device, bo, guarded) = (device.clone(), bo.clone(), Arc::clone(&guarded));
             move || {
-                let locked = device.exec(OpContext::new(), |t| t.lock(&bo).map(drop)).unwrap();
+                let locked = device
+                    .exec(OpContext::new(), |t| t.lock(&bo).map(drop))
+                    .unwrap();
                 // SAFETY: the reservation is held; loom checks that this is enough.
                 guarded.with_mut(|value| unsafe { *value += 1 });
                 drop(locked);

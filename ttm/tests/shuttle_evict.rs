@@ -47,7 +47,11 @@ impl Stage {
         })?;
         for n in set {
             let at = locked.get(&self.objects[*n])?.mem_type();
-            assert_eq!(at, Some(MemType::VRAM), "object {n} was pushed out while it was held");
+            assert_eq!(
+                at,
+                Some(MemType::VRAM),
+                "object {n} was pushed out while it was held"
+            );
         }
         Ok(())
     }
@@ -60,7 +64,9 @@ impl Stage {
                 let stage = Arc::clone(self);
                 thread::spawn(move || {
                     for _ in 0..times {
-                        stage.validate(set).unwrap_or_else(|e| panic!("{set:?}: {e}"));
+                        stage
+                            .validate(set)
+                            .unwrap_or_else(|e| panic!("{set:?}: {e}"));
                     }
                 })
             })
@@ -73,11 +79,20 @@ impl Stage {
         check(&self.device);
         assert!(self.objects.iter().all(|bo| !bo.is_locked()));
         let usage = self.device.manager(MemType::VRAM).unwrap().usage();
-        assert_eq!(usage.used.get() + usage.retired.get() + usage.free.get(), usage.size.get());
+        assert_eq!(
+            usage.used.get() + usage.retired.get() + usage.free.get(),
+            usage.size.get()
+        );
         // Nobody is left aside as busy: who does not wait gets all of the idle memory.
-        let all = self.device.create(BoInfo::new(usage.size.bytes()), ()).unwrap();
+        let all = self
+            .device
+            .create(BoInfo::new(usage.size.bytes()), ())
+            .unwrap();
         let context = OpContext::new().without_waiting();
-        let taken = self.device.exec(context, |t| t.lock(&all)?.validate(&vram())).map(drop);
+        let taken = self
+            .device
+            .exec(context, |t| t.lock(&all)?.validate(&vram()))
+            .map(drop);
         taken.unwrap_or_else(|e| panic!("an idle memory does not empty: {e}"));
     }
 }
@@ -89,25 +104,39 @@ fn one_page_for_two_objects() {
 
 #[test]
 fn one_page_for_three_objects() {
-    explore(3_000, || Stage::new(1, &[1; 3]).play(&[&[0], &[1], &[2]], 1));
+    explore(3_000, || {
+        Stage::new(1, &[1; 3]).play(&[&[0], &[1], &[2]], 1)
+    });
 }
 
 #[test]
 fn working_sets_as_large_as_the_memory_take_turns() {
-    explore(3_000, || Stage::new(2, &[1; 4]).play(&[&[0, 1], &[2, 3]], 2));
-    explore(2_000, || Stage::new(2, &[1; 6]).play(&[&[0, 1], &[2, 3], &[4, 5]], 1));
+    explore(3_000, || {
+        Stage::new(2, &[1; 4]).play(&[&[0, 1], &[2, 3]], 2)
+    });
+    explore(2_000, || {
+        Stage::new(2, &[1; 6]).play(&[&[0, 1], &[2, 3], &[4, 5]], 1)
+    });
 }
 
 #[test]
 fn working_sets_that_overlap_in_opposite_orders() {
-    explore(3_000, || Stage::new(2, &[1; 3]).play(&[&[0, 1], &[1, 2], &[2, 0]], 1));
-    explore(2_000, || Stage::new(3, &[1; 4]).play(&[&[0, 1, 2], &[3, 2, 1], &[1, 3, 0]], 1));
+    explore(3_000, || {
+        Stage::new(2, &[1; 3]).play(&[&[0, 1], &[1, 2], &[2, 0]], 1)
+    });
+    explore(2_000, || {
+        Stage::new(3, &[1; 4]).play(&[&[0, 1, 2], &[3, 2, 1], &[1, 3, 0]], 1)
+    });
 }
 
 #[test]
 fn a_large_object_gets_the_pages_of_two_small_ones() {
-    explore(3_000, || Stage::new(2, &[1, 1, 2]).play(&[&[2], &[0], &[1]], 1));
-    explore(2_000, || Stage::new(3, &[1, 1, 2, 3]).play(&[&[3], &[0, 2], &[1]], 1));
+    explore(3_000, || {
+        Stage::new(2, &[1, 1, 2]).play(&[&[2], &[0], &[1]], 1)
+    });
+    explore(2_000, || {
+        Stage::new(3, &[1, 1, 2, 3]).play(&[&[3], &[0, 2], &[1]], 1)
+    });
 }
 
 #[test]
@@ -118,7 +147,9 @@ fn locked_but_idle_objects_are_waited_for() {
         stage.validate(&[0]).unwrap();
         let other = Arc::clone(&stage);
         let holder = thread::spawn(move || {
-            let locked = other.device.exec(OpContext::new(), |t| t.lock(&other.objects[0]).map(drop));
+            let locked = other
+                .device
+                .exec(OpContext::new(), |t| t.lock(&other.objects[0]).map(drop));
             thread::yield_now();
             drop(locked.unwrap());
         });
@@ -177,14 +208,20 @@ fn pins_and_unpins_beside_an_eviction() {
 fn the_last_handle_drops_while_the_object_is_a_victim() {
     explore(3_000, || {
         let device = device_of(2);
-        let [a, b, c] = [1, 1, 2].map(|pages| device.create(BoInfo::new(pages * 4096), ()).unwrap());
+        let [a, b, c] =
+            [1, 1, 2].map(|pages| device.create(BoInfo::new(pages * 4096), ()).unwrap());
         for bo in [&a, &b] {
-            device.exec(OpContext::new(), |t| t.lock(bo)?.validate(&vram())).unwrap();
+            device
+                .exec(OpContext::new(), |t| t.lock(bo)?.validate(&vram()))
+                .unwrap();
         }
         let evictor = {
             let device = device.clone();
             thread::spawn(move || {
-                device.exec(OpContext::new(), |t| t.lock(&c)?.validate(&vram())).map(drop).unwrap();
+                device
+                    .exec(OpContext::new(), |t| t.lock(&c)?.validate(&vram()))
+                    .map(drop)
+                    .unwrap();
             })
         };
         let dropper = thread::spawn(move || drop(a));
@@ -206,13 +243,22 @@ fn the_device_goes_while_the_last_handle_drops() {
     explore(3_000, || {
         let device = device_of(2);
         let bo = device.create(BoInfo::new(4096), ()).unwrap();
-        device.exec(OpContext::new(), |t| t.lock(&bo)?.validate(&vram())).unwrap();
+        device
+            .exec(OpContext::new(), |t| t.lock(&bo)?.validate(&vram()))
+            .unwrap();
         let vram = device.manager(MemType::VRAM).unwrap().clone();
         let other = device.clone();
-        let droppers = [thread::spawn(move || drop(bo)), thread::spawn(move || drop(other))];
+        let droppers = [
+            thread::spawn(move || drop(bo)),
+            thread::spawn(move || drop(other)),
+        ];
         drop(device);
         droppers.into_iter().for_each(|t| t.join().unwrap());
-        assert_eq!(vram.usage().free, vram.usage().size, "space went with the device");
+        assert_eq!(
+            vram.usage().free,
+            vram.usage().size,
+            "space went with the device"
+        );
     });
 }
 
@@ -260,7 +306,10 @@ fn clearing_a_memory_beside_validates() {
         stage.validate(&[0, 1]).unwrap();
         let other = Arc::clone(&stage);
         let clearer = thread::spawn(move || {
-            other.device.evict_all(MemType::VRAM, OpContext::new()).unwrap();
+            other
+                .device
+                .evict_all(MemType::VRAM, OpContext::new())
+                .unwrap();
         });
         stage.validate(&[2, 0]).unwrap();
         clearer.join().unwrap();
@@ -275,7 +324,9 @@ fn advice_priority_and_place_change_beside_an_eviction() {
         stage.validate(&[0, 1]).unwrap();
         let other = Arc::clone(&stage);
         let changer = thread::spawn(move || {
-            let [a, b, ..] = &other.objects[..] else { unreachable!() };
+            let [a, b, ..] = &other.objects[..] else {
+                unreachable!()
+            };
             let changed = other.device.exec(OpContext::new(), |t| {
                 t.lock(a)?.set_priority(3)?;
                 let b = t.lock(b)?;
@@ -299,7 +350,9 @@ fn a_cancelled_eviction_leaves_nothing_behind() {
         let token = CancelToken::new();
         let cancelled = {
             let (stage, token) = (Arc::clone(&stage), token.clone());
-            thread::spawn(move || stage.validate_with(&[2, 3], OpContext::new().cancelled_by(&token)))
+            thread::spawn(move || {
+                stage.validate_with(&[2, 3], OpContext::new().cancelled_by(&token))
+            })
         };
         let other = Arc::clone(&stage);
         let rival = thread::spawn(move || other.validate(&[1, 0]).unwrap());

@@ -8,11 +8,11 @@ mod shuttle_explore;
 use shuttle::sync::atomic::{AtomicU64, Ordering};
 use shuttle::sync::{Arc, Mutex};
 use shuttle::thread;
+use ttm::Error;
 use ttm::bo::BoInfo;
 use ttm::context::{CancelToken, OpContext};
 use ttm::fence::{Fence, FenceError, RetireQueue, Status, Timeline, Usage};
 use ttm::fixture::{device, still, vram};
-use ttm::Error;
 
 use shuttle_explore::{check, explore, explore_all};
 
@@ -101,11 +101,17 @@ fn an_error_is_there_before_its_fence_is_signalled() {
             for _ in 0..3 {
                 if second.is_signalled() {
                     ended = true;
-                    assert!(first.is_signalled(), "a point was reached before the one before it");
+                    assert!(
+                        first.is_signalled(),
+                        "a point was reached before the one before it"
+                    );
                     assert_eq!(second.status(), Status::Failed(FenceError::Failed));
                     assert_eq!(first.status(), Status::Done);
                 }
-                assert!(!ended || second.is_signalled(), "a fence went back to pending");
+                assert!(
+                    !ended || second.is_signalled(),
+                    "a fence went back to pending"
+                );
                 thread::yield_now();
             }
         });
@@ -128,7 +134,10 @@ fn a_timeline_that_ends_leaves_no_waiter_behind() {
             drop(timeline);
         });
         let [first, second] = waiters.map(|t| t.join().unwrap());
-        assert_eq!((first, second), (Status::Done, Status::Failed(FenceError::Abandoned)));
+        assert_eq!(
+            (first, second),
+            (Status::Done, Status::Failed(FenceError::Abandoned))
+        );
         signaller.join().unwrap();
     });
 }
@@ -148,7 +157,10 @@ fn a_future_is_polled_again_after_the_signal() {
 #[test]
 fn nothing_leaves_the_retire_queue_before_its_fences_and_everything_once() {
     explore(3_000, || {
-        let timelines = [Arc::new(Timeline::new(1, still())), Arc::new(Timeline::new(2, still()))];
+        let timelines = [
+            Arc::new(Timeline::new(1, still())),
+            Arc::new(Timeline::new(2, still())),
+        ];
         let queue: Arc<Mutex<RetireQueue<(usize, Vec<Fence>)>>> = Arc::default();
         let out: Arc<[AtomicU64; 4]> = Arc::default();
         // Even numbers wait for one timeline, odd ones for both.
@@ -184,7 +196,10 @@ fn nothing_leaves_the_retire_queue_before_its_fences_and_everything_once() {
         });
         let reapers = [thread::spawn(reaper(3)), thread::spawn(reaper(3))];
         pusher.join().unwrap();
-        signallers.into_iter().chain(reapers).for_each(|t| t.join().unwrap());
+        signallers
+            .into_iter()
+            .chain(reapers)
+            .for_each(|t| t.join().unwrap());
         reaper(1)();
         assert_eq!(out.each_ref().map(|n| n.load(Ordering::SeqCst)), [1; 4]);
         assert!(queue.lock().unwrap().is_empty());
@@ -207,7 +222,9 @@ fn a_cancelled_wait_for_a_fence_ends_before_the_fence() {
             let (device, bo, token) = (device.clone(), bo.clone(), token.clone());
             thread::spawn(move || {
                 let context = OpContext::new().cancelled_by(&token);
-                device.exec(context, |t| t.lock(&bo)?.wait_idle(Usage::Read)).map(drop)
+                device
+                    .exec(context, |t| t.lock(&bo)?.wait_idle(Usage::Read))
+                    .map(drop)
             })
         };
         token.cancel();

@@ -23,7 +23,12 @@ struct Stage {
 impl Stage {
     fn new(objects: usize) -> Arc<Self> {
         let device = device_of(4);
-        let object = |_| (device.create(BoInfo::new(4096), ()).unwrap(), Alone::default());
+        let object = |_| {
+            (
+                device.create(BoInfo::new(4096), ()).unwrap(),
+                Alone::default(),
+            )
+        };
         let objects = (0..objects).map(object).collect();
         Arc::new(Self { device, objects })
     }
@@ -74,12 +79,16 @@ fn two_in_opposite_orders_both_finish() {
 
 #[test]
 fn a_cycle_of_three_resolves() {
-    explore(4_000, || Stage::new(3).play(&[&[0, 1], &[1, 2], &[2, 0]], 1));
+    explore(4_000, || {
+        Stage::new(3).play(&[&[0, 1], &[1, 2], &[2, 0]], 1)
+    });
 }
 
 #[test]
 fn a_cycle_of_four_resolves() {
-    explore(2_000, || Stage::new(4).play(&[&[0, 1], &[1, 2], &[2, 3], &[3, 0]], 1));
+    explore(2_000, || {
+        Stage::new(4).play(&[&[0, 1], &[1, 2], &[2, 3], &[3, 0]], 1)
+    });
 }
 
 #[test]
@@ -92,7 +101,9 @@ fn lists_in_opposite_orders_always_finish() {
 #[test]
 fn a_lost_lock_is_waited_for_first_and_asked_for_again() {
     // The closure meets the lock that it lost at every possible position.
-    explore(3_000, || Stage::new(3).play(&[&[0, 1, 2], &[2, 1], &[1, 0]], 2));
+    explore(3_000, || {
+        Stage::new(3).play(&[&[0, 1, 2], &[2, 1], &[1, 0]], 2)
+    });
 }
 
 #[test]
@@ -151,7 +162,9 @@ fn the_same_object_twice_is_told_so_and_hangs_nobody() {
 fn a_cancelled_waiter_leaves_though_the_lock_stays_held() {
     fn scenario() {
         let stage = Stage::new(1);
-        let held = stage.device.exec(OpContext::new(), |t| t.lock(&stage.objects[0].0).map(drop));
+        let held = stage
+            .device
+            .exec(OpContext::new(), |t| t.lock(&stage.objects[0].0).map(drop));
         let held = held.unwrap();
         let token = CancelToken::new();
         let waiter = {
@@ -203,12 +216,13 @@ fn who_does_not_wait_is_refused_and_holds_nothing() {
     explore(2_000, || {
         let stage = Stage::new(2);
         let other = Arc::clone(&stage);
-        let hasty = thread::spawn(move || {
-            match other.lock(&[1, 0], OpContext::new().without_waiting()) {
-                Ok(()) | Err(Error::Busy) => {}
-                Err(error) => panic!("{error}"),
-            }
-        });
+        let hasty =
+            thread::spawn(
+                move || match other.lock(&[1, 0], OpContext::new().without_waiting()) {
+                    Ok(()) | Err(Error::Busy) => {}
+                    Err(error) => panic!("{error}"),
+                },
+            );
         stage.lock(&[0, 1], OpContext::new()).unwrap();
         hasty.join().unwrap();
         stage.lock(&[0, 1], OpContext::new()).unwrap();

@@ -381,10 +381,14 @@ impl<'w> Client<'w> {
     /// Fills by a kernel, or adds to every word.
     fn kernel(&mut self, at: usize, to: Option<To>, addend: Option<u64>) -> Outcome {
         let device = &self.world.device;
-        let object = &self.objects[at];
+        let bo = self.objects[at].bo.clone();
+        let to = match self.world.place_of(&bo) {
+            None => to.or(Some(To::System)),
+            Some(_) => to,
+        };
         let placement = to.map(placement);
         let locked = device.exec(OpContext::new(), |t| {
-            let reserved = t.lock(&object.bo)?;
+            let reserved = t.lock(&bo)?;
             if let Some(placement) = &placement {
                 reserved.validate(placement)?;
             }
@@ -406,7 +410,7 @@ impl<'w> Client<'w> {
         };
         let (side, after): (Side, Vec<Fence>) = locked.value().clone();
         self.sequence += 1;
-        let (tag, number, sequence) = (object.bo.id(), self.number, self.sequence);
+        let (tag, number, sequence) = (bo.id(), self.number, self.sequence);
         let fill = move |n| word(tag, number, n, sequence);
         let fence = match addend {
             None => self.queue.fill_with(&side, fill, after),
@@ -428,9 +432,13 @@ impl<'w> Client<'w> {
     }
 
     fn checksum(&mut self, at: usize) -> Outcome {
-        let object = &self.objects[at];
-        let locked = self.world.device.exec(OpContext::new(), |t| {
-            let reserved = t.lock(&object.bo)?;
+        let device = &self.world.device;
+        let bo = self.objects[at].bo.clone();
+        if self.world.place_of(&bo).is_none() {
+            return Ok(());
+        }
+        let locked = device.exec(OpContext::new(), |t| {
+            let reserved = t.lock(&bo)?;
             reserved.reserve_fences(1)?;
             Ok((reserved.side()?, reserved.fences(Usage::Write)))
         });
@@ -445,7 +453,7 @@ impl<'w> Client<'w> {
         let (fence, sum) = self.queue.checksum(&side, after).map_err(told)?;
         locked.fence_all(&fence, Usage::Read);
         drop(locked);
-        let expected = checksum_words(object.words.iter().copied());
+        let expected = checksum_words(self.objects[at].words.iter().copied());
         self.fences.push((fence.clone(), Status::Pending));
         self.sums.push((fence, sum, expected));
         Ok(())

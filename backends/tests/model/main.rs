@@ -114,7 +114,8 @@ fn alone(seeds: impl Iterator<Item = u64>) {
         let ops = draw(seed, STEPS);
         if run_alone(seed, &ops).is_err() {
             let (ops, why) = shrink(seed, ops);
-            panic!("seed {seed}: {why}\n{} operations: {ops:#?}", ops.len());
+            let lines: String = ops.iter().map(|op| format!("  {op:?}\n")).collect();
+            panic!("seed {seed}: {why}\n{} operations:\n{lines}", ops.len());
         }
     }
 }

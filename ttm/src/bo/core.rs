@@ -2,12 +2,12 @@
 
 use core::any::Any;
 
-use placement::{MemType, PageCount, PageRange, Placement, PlaceFlags};
+use placement::{MemType, PageCount, PageRange, PlaceFlags, Placement};
 
 use crate::device::DeviceCore;
 use crate::driver::{Advice, BoFacts, BoKind};
 use crate::fence::Fence;
-use crate::reservation::{Borrowed, Held, LockedBy, Lockable, Member, Reservation};
+use crate::reservation::{Borrowed, Held, Lockable, LockedBy, Member, Reservation};
 use crate::resource::{Bulk, Group, Home, Manager, Resource};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use crate::sync::{Arc, Weak};

@@ -155,7 +155,9 @@ impl<D: Driver, R> Locked<'_, D, R> {
     }
 
     fn holds(&self, bo: &Arc<BoCore>) -> bool {
-        self.exec.transaction.holds(|member| Arc::ptr_eq(member, bo), bo)
+        self.exec
+            .transaction
+            .holds(|member| Arc::ptr_eq(member, bo), bo)
     }
 
     /// Adds the fence of the work that was queued to one object.

@@ -155,7 +155,9 @@ impl<'t, D: Driver> Reserved<'t, D> {
     /// [`Error::Invalid`] if the object has a reservation of its own.
     pub fn set_bulk(&self, bulk: Option<&BulkGroup>) -> Result<()> {
         if bulk.is_some() && !self.bo.shares_reservation() {
-            return Err(Error::Invalid("members of a bulk group share a reservation"));
+            return Err(Error::Invalid(
+                "members of a bulk group share a reservation",
+            ));
         }
         let mut state = self.bo.state(&self.held());
         state.bulk = bulk.map(|b| Arc::clone(&b.0));

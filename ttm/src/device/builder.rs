@@ -72,12 +72,7 @@ impl<D: Driver> DeviceBuilder<D> {
     /// A memory of the device: which pages are taken is kept in `space`, the memory itself is
     /// `region`.
     #[must_use]
-    pub fn memory(
-        self,
-        mem_type: MemType,
-        space: Box<dyn Space>,
-        region: Arc<dyn Region>,
-    ) -> Self {
+    pub fn memory(self, mem_type: MemType, space: Box<dyn Space>, region: Arc<dyn Region>) -> Self {
         if space.size() > region.size() {
             return self.wrong("a memory's space is larger than its region");
         }

@@ -97,7 +97,11 @@ impl DeviceCore {
     /// What `error` makes.
     #[inline]
     pub(crate) fn probe(&self, site: Site, error: impl FnOnce() -> Error) -> Result<()> {
-        if self.fails(site) { Err(error()) } else { Ok(()) }
+        if self.fails(site) {
+            Err(error())
+        } else {
+            Ok(())
+        }
     }
 
     #[inline]

@@ -63,7 +63,9 @@ impl DeviceCore {
 
     fn reap_pages(&self) -> bool {
         let mut ready = Vec::new();
-        self.retired_pages.lock().reap(|_, _| true, |tt| ready.push(tt));
+        self.retired_pages
+            .lock()
+            .reap(|_, _| true, |tt| ready.push(tt));
         let any = !ready.is_empty();
         for mut tt in ready {
             tt.unpopulate(&self.supply(&|_| false));

@@ -176,7 +176,10 @@ impl FenceSet {
     pub fn check(&self) -> core::result::Result<(), String> {
         for (n, (a, usage_a)) in self.fences.iter().enumerate() {
             for (b, usage_b) in &self.fences[n + 1..] {
-                if usage_a == usage_b && a.same_timeline(b) && !a.is_signalled() && !b.is_signalled()
+                if usage_a == usage_b
+                    && a.same_timeline(b)
+                    && !a.is_signalled()
+                    && !b.is_signalled()
                 {
                     return Err(format!("I-36: {a:?} and {b:?} of class {usage_a:?}"));
                 }

@@ -86,7 +86,13 @@ mod tests {
         for offset in [0, 1, 31, 32, 33] {
             target.fill(0);
             // SAFETY: both vectors hold `offset + len` bytes.
-            unsafe { copy_memory(source.as_ptr().wrapping_add(3), target.as_mut_ptr().wrapping_add(offset), len) };
+            unsafe {
+                copy_memory(
+                    source.as_ptr().wrapping_add(3),
+                    target.as_mut_ptr().wrapping_add(offset),
+                    len,
+                )
+            };
             assert!(target[..offset].iter().all(|b| *b == 0));
             assert_eq!(target[offset..offset + len], source[3..3 + len]);
             assert!(target[offset + len..].iter().all(|b| *b == 0));

@@ -2,7 +2,7 @@
 //!
 //! The rule that the `unsafe` blocks here rely on: `len` bytes at `at` stay mapped, readable and
 //! writable, until `owner` drops (the contract of [`Mapped::new`]), and every access goes by
-//! [`copy_memory`](super::copy_memory) or a volatile fill, never by a reference.
+//! [`copy_memory`] or a volatile fill, never by a reference.
 #![expect(unsafe_code, reason = "memory that others write is never a reference")]
 
 use core::any::Any;

@@ -3,7 +3,10 @@
 //! The rule that the `unsafe` blocks here rely on: the value is reached only through a
 //! [`Held`] of the reservation that guards it, which exists on one thread at a time, and only
 //! while `borrowed` is false on entry, so references never overlap.
-#![expect(unsafe_code, reason = "a cell that opens to the proof of a distant lock")]
+#![expect(
+    unsafe_code,
+    reason = "a cell that opens to the proof of a distant lock"
+)]
 
 use core::cell::{Cell, UnsafeCell};
 use core::ops::{Deref, DerefMut};

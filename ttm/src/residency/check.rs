@@ -171,7 +171,10 @@ impl BoCore {
     ) -> Result<(), String> {
         let id = self.id;
         let Some(resource) = &state.resource else {
-            return Err(format!("I-41: object {id} is listed in {} and is nowhere", manager.mem_type()));
+            return Err(format!(
+                "I-41: object {id} is listed in {} and is nowhere",
+                manager.mem_type()
+            ));
         };
         if !Arc::ptr_eq(resource.manager(), manager) {
             return Err(format!(
@@ -181,7 +184,10 @@ impl BoCore {
             ));
         }
         if resource.manager().home(resource.node()) != Some(home) {
-            return Err(format!("I-41: object {id} has two entries in {}", manager.mem_type()));
+            return Err(format!(
+                "I-41: object {id} has two entries in {}",
+                manager.mem_type()
+            ));
         }
         let wanted = state.home();
         if home != wanted && !(wanted == Home::Ordered && home == Home::Busy) {
@@ -197,7 +203,9 @@ impl BoCore {
             && state.pins > 0
             && !placement.places().iter().any(|p| satisfies(resource, p))
         {
-            return Err(format!("I-06: pinned object {id} left the places it was validated to"));
+            return Err(format!(
+                "I-06: pinned object {id} left the places it was validated to"
+            ));
         }
         for tt in [&state.tt, &state.suspended].into_iter().flatten() {
             tt.check()?;
@@ -209,7 +217,10 @@ impl BoCore {
         }
         let populated = state.tt.as_ref().is_some_and(|tt| !tt.is_empty());
         if populated && !manager.uses_frames() {
-            return Err(format!("I-05: object {id} has system pages and a place in {}", manager.mem_type()));
+            return Err(format!(
+                "I-05: object {id} has system pages and a place in {}",
+                manager.mem_type()
+            ));
         }
         Ok(())
     }
@@ -222,7 +233,11 @@ impl BoCore {
         let ranges = resource.ranges();
         let pages: u64 = ranges.iter().map(|r| r.len().get()).sum();
         if pages != self.pages.get() {
-            return Err(format!("I-01: object {} holds {pages} pages of {}", self.id, self.pages.get()));
+            return Err(format!(
+                "I-01: object {} holds {pages} pages of {}",
+                self.id,
+                self.pages.get()
+            ));
         }
         for extent in resource.extents() {
             if extent.start() % self.align.get().max(1) != 0 && resource.extents().len() == 1 {
@@ -230,12 +245,21 @@ impl BoCore {
             }
             let key = (resource.mem_type().index(), extent.generation());
             if !resource.manager().uses_frames()
-                && sums.generations.insert(key, self.id).is_some_and(|other| other != self.id)
+                && sums
+                    .generations
+                    .insert(key, self.id)
+                    .is_some_and(|other| other != self.id)
             {
-                return Err(format!("I-18: object {} shares a generation with another", self.id));
+                return Err(format!(
+                    "I-18: object {} shares a generation with another",
+                    self.id
+                ));
             }
         }
-        sums.held.entry(resource.mem_type()).or_default().extend(ranges);
+        sums.held
+            .entry(resource.mem_type())
+            .or_default()
+            .extend(ranges);
         Ok(())
     }
 }

@@ -35,7 +35,9 @@ impl DeviceCore {
                 let (mapped, at) = match source.take() {
                     Some((mapped, at)) if at < mapped.len() => (mapped, at),
                     _ => {
-                        let run = sources.next().ok_or(Error::Invalid("a copy's sides differ"))?;
+                        let run = sources
+                            .next()
+                            .ok_or(Error::Invalid("a copy's sides differ"))?;
                         (self.map_run(run)?, 0)
                     }
                 };
@@ -53,7 +55,9 @@ impl DeviceCore {
             Run::Frames(span) => self.source.map(span),
             Run::Device(index, range) => match self.managers[index].as_ref().map(|m| m.kind()) {
                 Some(MemoryKind::Device(region)) => region.map(range),
-                _ => Err(Error::Invalid("a copy names a memory type without a region")),
+                _ => Err(Error::Invalid(
+                    "a copy names a memory type without a region",
+                )),
             },
         }
     }

@@ -64,11 +64,7 @@ impl BoCore {
     }
 
     /// What a device reads or writes when it is handed this object now: its pages, populated.
-    pub(crate) fn side(
-        &self,
-        held: &Held<'_>,
-        ask: &Ask<'_>,
-    ) -> Result<Side> {
+    pub(crate) fn side(&self, held: &Held<'_>, ask: &Ask<'_>) -> Result<Side> {
         let mut state = self.state(held);
         self.is_untouched(&state)?;
         self.side_of(&mut state, ask)
@@ -78,7 +74,9 @@ impl BoCore {
         offset
             .checked_add(len as u64)
             .filter(|end| *end <= self.bytes)
-            .ok_or(Error::Invalid("a range of bytes that is not inside the object"))
+            .ok_or(Error::Invalid(
+                "a range of bytes that is not inside the object",
+            ))
     }
 
     /// Whether there is no content yet.

@@ -114,7 +114,11 @@ impl<'a> Hunt<'a> {
         true
     }
 
-    fn ask_free(&mut self, node: crate::resource::NodeId, victim: &Arc<dyn Victim>) -> Result<bool> {
+    fn ask_free(
+        &mut self,
+        node: crate::resource::NodeId,
+        victim: &Arc<dyn Victim>,
+    ) -> Result<bool> {
         if let Some(reason) = self.spares(victim) {
             self.pass_over(victim, reason);
             return Ok(false);
@@ -130,9 +134,7 @@ impl<'a> Hunt<'a> {
                 Ok(gone)
             }
             // Ours by another object's name; objects locked by name stay.
-            LockTaken::Before if self.may_evict_shared(&**victim) => {
-                self.make_leave(victim, false)
-            }
+            LockTaken::Before if self.may_evict_shared(&**victim) => self.make_leave(victim, false),
             LockTaken::Before => {
                 self.pass_over(victim, "the requester holds it");
                 Ok(false)
@@ -145,8 +147,7 @@ impl<'a> Hunt<'a> {
     }
 
     fn may_evict_shared(&self, victim: &dyn Victim) -> bool {
-        !victim.is_locked_by_name()
-            && (self.ask.context.evicts_shared() || victim.is_released())
+        !victim.is_locked_by_name() && (self.ask.context.evicts_shared() || victim.is_released())
     }
 
     fn ask_busy(&mut self, victim: &Arc<dyn Victim>) -> Result<bool> {
@@ -386,7 +387,9 @@ impl BoCore {
             return Err(Error::Pinned);
         }
         if state.mem_type() != Some(MemType::SYSTEM) {
-            return Err(Error::Invalid("only an object in system memory is swapped out"));
+            return Err(Error::Invalid(
+                "only an object in system memory is swapped out",
+            ));
         }
         self.swap_out(held, &mut state, ask).map(|_| ())
     }

@@ -139,7 +139,8 @@ impl BoCore {
             if self.device.reap() {
                 continue;
             }
-            let again = !gently && self.wait_for_others(manager, &claim, epoch, &mut rounds, &ask)?;
+            let again =
+                !gently && self.wait_for_others(manager, &claim, epoch, &mut rounds, &ask)?;
             if !again {
                 return Err(limited.map_or(Refused::Full, Refused::Limit));
             }

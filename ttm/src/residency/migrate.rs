@@ -141,7 +141,11 @@ impl BoCore {
             self.wait_fence(fence, ask)?;
         }
         let (src, mut fresh) = self.prepare(state, &decided)?;
-        let how = if src == Side::Zero { How::Clear } else { How::Cpu };
+        let how = if src == Side::Zero {
+            How::Clear
+        } else {
+            How::Cpu
+        };
         let copied = self
             .fill(&src, &target(&decided, fresh.as_deref()))
             .and_then(|()| self.probe_commit());
@@ -166,13 +170,19 @@ impl BoCore {
         engine: EngineId,
     ) -> Result<()> {
         let Some(queue) = self.device.engines.get(usize::from(engine.0)) else {
-            return Err(Error::Invalid("the driver names an engine that is not there"));
+            return Err(Error::Invalid(
+                "the driver names an engine that is not there",
+            ));
         };
         if state.moving.is_some() {
             self.wait_for_move(held, state, decided.ask)?;
         }
         let (src, mut fresh) = self.prepare(state, &decided)?;
-        let how = if src == Side::Zero { How::Clear } else { How::Engine(engine.0) };
+        let how = if src == Side::Zero {
+            How::Clear
+        } else {
+            How::Engine(engine.0)
+        };
         let mut after = pending(held);
         after.extend(decided.after.iter().cloned());
         let job = CopyJob {
@@ -220,11 +230,7 @@ impl BoCore {
     }
 
     /// The source, with its pages populated, and fresh pages for the target if it needs some.
-    fn prepare(
-        &self,
-        state: &mut BoState,
-        decided: &Move<'_>,
-    ) -> Result<(Side, Option<Box<Tt>>)> {
+    fn prepare(&self, state: &mut BoState, decided: &Move<'_>) -> Result<(Side, Option<Box<Tt>>)> {
         let to_frames = decided.new.manager().uses_frames();
         let from_frames = state
             .resource
@@ -281,11 +287,16 @@ impl BoCore {
     ) {
         let Move { mut new, facts, .. } = decided;
         new.settle();
-        let flags = state.resource.as_ref().map_or(PlaceFlags::empty(), Resource::flags);
+        let flags = state
+            .resource
+            .as_ref()
+            .map_or(PlaceFlags::empty(), Resource::flags);
         let old = state.resource.replace(new);
         state.losses = self.device.losses();
         let fence = copy.as_ref().map(|(f, _)| (f.timeline(), f.seqno()));
-        let old_place = old.and_then(|old| self.leave_behind(held, old, flags, facts, copy.as_ref().map(|(f, _)| f)));
+        let old_place = old.and_then(|old| {
+            self.leave_behind(held, old, flags, facts, copy.as_ref().map(|(f, _)| f))
+        });
         if let Some((fence, old_tt)) = copy {
             state.moving = Some(Box::new(Moving {
                 fence,

@@ -139,4 +139,3 @@ impl DeviceCore {
         Ok(self.budget.used() < before)
     }
 }
-

@@ -49,12 +49,7 @@ impl BoCore {
 
     /// Throws the content away. The object is nowhere, and fresh; one whose owner had declared
     /// that it does not need it is purged.
-    pub(super) fn discard(
-        &self,
-        held: &Held<'_>,
-        state: &mut BoState,
-        why: Reason,
-    ) -> Result<()> {
+    pub(super) fn discard(&self, held: &Held<'_>, state: &mut BoState, why: Reason) -> Result<()> {
         if state.pins > 0 {
             return Err(Error::Pinned);
         }

@@ -63,9 +63,7 @@ impl BoCore {
     pub(super) fn refusal(&self, places: &[Place]) -> Error {
         let manager = |p: &Place| self.device.manager(p.mem_type).filter(|m| m.is_used());
         let never = |p: &&Place| {
-            manager(p).is_some_and(|m| {
-                self.pages > m.usage().size || self.pages > p.window.len()
-            })
+            manager(p).is_some_and(|m| self.pages > m.usage().size || self.pages > p.window.len())
         };
         if let Some(place) = places.iter().find(never)
             && places.iter().all(|p| manager(p).is_none() || never(&p))
@@ -77,7 +75,11 @@ impl BoCore {
         }
         Error::NoSpace(Box::new(crate::error::NoSpace {
             wanted: self.pages,
-            tried: places.iter().filter_map(manager).map(|m| m.tried()).collect(),
+            tried: places
+                .iter()
+                .filter_map(manager)
+                .map(|m| m.tried())
+                .collect(),
         }))
     }
 }

@@ -20,12 +20,12 @@ impl<D: Driver> Reserved<'_, D> {
     /// [`Usage::Kernel`]. May wait for victims and fences, if the context allows.
     ///
     /// # Errors
-    /// - [`Error::Pinned`]: it is pinned elsewhere.
-    /// - [`Error::NoSpace`]: no place has room, and nothing more can be evicted.
-    /// - [`Error::TooBig`]: no place could hold it if it were empty.
-    /// - [`Error::NoMemory`]: system pages ran out.
-    /// - [`Error::ContentLost`], [`Error::DeviceLost`].
-    /// - [`Error::Deadlock`], [`Error::Interrupted`], [`Error::TimedOut`], [`Error::Busy`]: return
+    /// - [`Error::Pinned`](crate::Error::Pinned): it is pinned elsewhere.
+    /// - [`Error::NoSpace`](crate::Error::NoSpace): no place has room, and nothing more can be evicted.
+    /// - [`Error::TooBig`](crate::Error::TooBig): no place could hold it if it were empty.
+    /// - [`Error::NoMemory`](crate::Error::NoMemory): system pages ran out.
+    /// - [`Error::ContentLost`](crate::Error::ContentLost), [`Error::DeviceLost`](crate::Error::DeviceLost).
+    /// - [`Error::Deadlock`](crate::Error::Deadlock), [`Error::Interrupted`](crate::Error::Interrupted), [`Error::TimedOut`](crate::Error::TimedOut), [`Error::Busy`](crate::Error::Busy): return
     ///   them from the closure.
     ///
     /// The object is where it was; victims that have left stay away.
@@ -36,8 +36,8 @@ impl<D: Driver> Reserved<'_, D> {
     /// Waits until a user of class `usage` has nothing to wait for.
     ///
     /// # Errors
-    /// [`Error::Busy`] if the context does not wait, [`Error::TimedOut`], [`Error::Interrupted`],
-    /// [`Error::Stalled`].
+    /// [`Error::Busy`](crate::Error::Busy) if the context does not wait, [`Error::TimedOut`](crate::Error::TimedOut), [`Error::Interrupted`](crate::Error::Interrupted),
+    /// [`Error::Stalled`](crate::Error::Stalled).
     pub fn wait_idle(&self, usage: Usage) -> Result<()> {
         self.with_ask(|ask| self.bo.wait_idle(&self.held(), usage, ask))
     }
@@ -45,7 +45,7 @@ impl<D: Driver> Reserved<'_, D> {
     /// Gives an object in system memory its pages, swapping them in.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if it is in device memory; those of validate.
+    /// [`Error::Invalid`](crate::Error::Invalid) if it is in device memory; those of validate.
     pub fn populate(&self) -> Result<()> {
         self.with_ask(|ask| self.bo.populate_here(&self.held(), ask))
     }
@@ -53,8 +53,8 @@ impl<D: Driver> Reserved<'_, D> {
     /// Moves the pages of an object in system memory to the backup.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if it is not in system memory, [`Error::Pinned`],
-    /// [`Error::Unsupported`] without a backup, [`Error::Backup`], and those of waiting.
+    /// [`Error::Invalid`](crate::Error::Invalid) if it is not in system memory, [`Error::Pinned`](crate::Error::Pinned),
+    /// [`Error::Unsupported`](crate::Error::Unsupported) without a backup, [`Error::Backup`](crate::Error::Backup), and those of waiting.
     pub fn swap_out(&self) -> Result<()> {
         self.with_ask(|ask| self.bo.swap_out_here(&self.held(), ask))
     }
@@ -62,8 +62,8 @@ impl<D: Driver> Reserved<'_, D> {
     /// Reads bytes of the content by the CPU, after the writes that are pending.
     ///
     /// # Errors
-    /// [`Error::Invalid`] outside the object, [`Error::Unsupported`] where the CPU cannot reach,
-    /// [`Error::Purged`], [`Error::ContentLost`], and those of validate.
+    /// [`Error::Invalid`](crate::Error::Invalid) outside the object, [`Error::Unsupported`](crate::Error::Unsupported) where the CPU cannot reach,
+    /// [`Error::Purged`](crate::Error::Purged), [`Error::ContentLost`](crate::Error::ContentLost), and those of validate.
     pub fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         self.with_ask(|ask| self.bo.read(&self.held(), offset, out, ask))
     }
@@ -80,7 +80,7 @@ impl<D: Driver> Reserved<'_, D> {
     /// is held, and behind a fence added to it.
     ///
     /// # Errors
-    /// [`Error::Purged`], [`Error::ContentLost`], and those of populating.
+    /// [`Error::Purged`](crate::Error::Purged), [`Error::ContentLost`](crate::Error::ContentLost), and those of populating.
     pub fn side(&self) -> Result<Side> {
         self.with_ask(|ask| self.bo.side(&self.held(), ask))
     }
@@ -108,7 +108,7 @@ impl<D: Driver> Device<D> {
     /// Answers how many objects left. May wait for their fences.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if there is no such memory type; the first that a victim met.
+    /// [`Error::Invalid`](crate::Error::Invalid) if there is no such memory type; the first that a victim met.
     pub fn evict_all(&self, mem_type: MemType, context: OpContext) -> Result<u64> {
         let mut gone = 0;
         with_ask(&self.core, context, |ask| {
@@ -121,11 +121,13 @@ impl<D: Driver> Device<D> {
     /// what is pinned is saved to system pages. May be called again after an error.
     ///
     /// # Errors
-    /// The first that an object met, such as [`Error::NoMemory`]; nothing is lost, and the device
+    /// The first that an object met, such as [`Error::NoMemory`](crate::Error::NoMemory); nothing is lost, and the device
     /// works on.
     pub fn suspend(&self, context: OpContext) -> Result<Suspended> {
         let mut report = Suspended::default();
-        with_ask(&self.core, context, |ask| self.core.suspend(ask, &mut report))?;
+        with_ask(&self.core, context, |ask| {
+            self.core.suspend(ask, &mut report)
+        })?;
         Ok(report)
     }
 
@@ -136,7 +138,9 @@ impl<D: Driver> Device<D> {
     /// The first that an object met; call again.
     pub fn resume(&self, context: OpContext) -> Result<u64> {
         let mut restored = 0;
-        with_ask(&self.core, context, |ask| self.core.resume(ask, &mut restored))?;
+        with_ask(&self.core, context, |ask| {
+            self.core.resume(ask, &mut restored)
+        })?;
         Ok(restored)
     }
 

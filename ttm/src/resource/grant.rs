@@ -103,11 +103,7 @@ impl Resource {
     /// Gives the space up once `fences` have signalled; until then it stays taken. With
     /// `recoverable`, a failed fence keeps it until [`Manager::unretire`] or
     /// [`Manager::forget`]. Answers the number under which the manager keeps it.
-    pub(crate) fn retire(
-        self,
-        fences: impl IntoIterator<Item = Fence>,
-        recoverable: bool,
-    ) -> u64 {
+    pub(crate) fn retire(self, fences: impl IntoIterator<Item = Fence>, recoverable: bool) -> u64 {
         Manager::retire(self, fences, recoverable)
     }
 }

@@ -88,10 +88,18 @@ struct Node {
 }
 
 enum What {
-    Free { next: u32 },
-    One { victim: Weak<dyn Victim>, bulk: Option<Arc<Bulk>> },
+    Free {
+        next: u32,
+    },
+    One {
+        victim: Weak<dyn Victim>,
+        bulk: Option<Arc<Bulk>>,
+    },
     /// Stands in a priority's order for all ordered members of a group.
-    Group { bulk: Arc<Bulk>, order: u32 },
+    Group {
+        bulk: Arc<Bulk>,
+        order: u32,
+    },
 }
 
 /// A list in the order of arrival, and a heap of what was put right.
@@ -250,7 +258,9 @@ impl Lru {
 
     /// Changes priority and group of an entry.
     pub(crate) fn reclassify(&mut self, id: NodeId, priority: u8, bulk: Option<Arc<Bulk>>) {
-        let index = self.find(id).expect("a resource's entry lives as long as it");
+        let index = self
+            .find(id)
+            .expect("a resource's entry lives as long as it");
         let home = self.nodes[index as usize].home;
         self.leave(index, Home::InHand);
         let node = &mut self.nodes[index as usize];
@@ -333,7 +343,9 @@ impl Lru {
         let found = self.groups.iter().find(|(_, node)| {
             matches!(self.nodes[**node as usize].what, What::Group { order: o, .. } if o == order)
         });
-        let (key, group) = found.map(|(k, n)| (*k, *n)).expect("an order has its group");
+        let (key, group) = found
+            .map(|(k, n)| (*k, *n))
+            .expect("an order has its group");
         self.groups.remove(&key);
         self.unlink(group);
         self.free_node(group);
@@ -467,7 +479,10 @@ impl Lru {
     fn front(&self, order: u32) -> Option<u32> {
         let sequence = &self.orders[order as usize];
         let head = self.nodes.get(sequence.head as usize);
-        let top = sequence.heap.first().map(|n| (*n, self.nodes[*n as usize].key));
+        let top = sequence
+            .heap
+            .first()
+            .map(|n| (*n, self.nodes[*n as usize].key));
         match (head, top) {
             (Some(head), Some((_, key))) if head.key <= key => Some(sequence.head),
             (_, Some((top, _))) => Some(top),
@@ -521,10 +536,7 @@ impl Lru {
     }
 
     /// The first busy entry after `after` by priority and age.
-    pub(crate) fn busy_after(
-        &self,
-        after: Option<BusyKey>,
-    ) -> Option<(BusyKey, Weak<dyn Victim>)> {
+    pub(crate) fn busy_after(&self, after: Option<BusyKey>) -> Option<(BusyKey, Weak<dyn Victim>)> {
         use core::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
         let at = *self.busy.range((from, Unbounded)).next()?;
@@ -602,7 +614,10 @@ impl Lru {
             }
         }
         if ordered != self.ordered {
-            return Err(format!("I-41: {ordered} entries ordered, {} counted", self.ordered));
+            return Err(format!(
+                "I-41: {ordered} entries ordered, {} counted",
+                self.ordered
+            ));
         }
         Ok(())
     }
@@ -622,7 +637,9 @@ impl Lru {
             }
             last = node.key;
             let Link::List { next, .. } = node.link else {
-                return Err(format!("I-41: entry {at} is on a list and thinks it is not"));
+                return Err(format!(
+                    "I-41: entry {at} is on a list and thinks it is not"
+                ));
             };
             at = next;
         }
@@ -630,10 +647,14 @@ impl Lru {
             linked[*index as usize] += 1;
             let node = &self.nodes[*index as usize];
             if node.link != (Link::Heap { at: n as u32 }) || node.order as usize != order {
-                return Err(format!("I-41: entry {index} is in a heap and thinks it is not"));
+                return Err(format!(
+                    "I-41: entry {index} is in a heap and thinks it is not"
+                ));
             }
             if n > 0 && self.nodes[sequence.heap[(n - 1) / 4] as usize].key > node.key {
-                return Err(format!("I-42: entry {index} is older than its parent in the heap"));
+                return Err(format!(
+                    "I-42: entry {index} is older than its parent in the heap"
+                ));
             }
         }
         Ok(())

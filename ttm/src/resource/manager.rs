@@ -315,7 +315,7 @@ impl Manager {
     pub(crate) fn forget(&self, number: u64) {
         let freed = {
             let mut state = self.state.lock();
-        let state = &mut *state;
+            let state = &mut *state;
             let found = state.retired.take_oldest(|r, _| r.number == number);
             let Some((fences, mut retired)) = found else {
                 return;
@@ -475,7 +475,10 @@ impl Manager {
     pub(crate) fn check(&self, held: &[PageRange]) -> core::result::Result<(), String> {
         let state = self.state.lock();
         let name = self.mem_type;
-        state.space.check().map_err(|e| format!("I-04: {name}: {e}"))?;
+        state
+            .space
+            .check()
+            .map_err(|e| format!("I-04: {name}: {e}"))?;
         state.lru.check().map_err(|e| format!("{e} in {name}"))?;
         let sum: u64 = held.iter().map(|r| r.len().get()).sum();
         if sum != state.used {
@@ -493,7 +496,10 @@ impl Manager {
         }
         all.sort_by_key(|r| r.start());
         if let Some(pair) = all.windows(2).find(|p| p[0].end() > p[1].start()) {
-            return Err(format!("I-01: {name}: {:?} overlaps {:?}", pair[0], pair[1]));
+            return Err(format!(
+                "I-01: {name}: {:?} overlaps {:?}",
+                pair[0], pair[1]
+            ));
         }
         let total: u64 = all.iter().map(|r| r.len().get()).sum();
         let size = state.space.size().get();
@@ -616,10 +622,7 @@ impl State {
         oldest.sleeper.take()
     }
 
-    fn take(
-        &mut self,
-        order: &Order<'_>,
-    ) -> Result<(Extents, NodeId, FenceVec), TakeRefused> {
+    fn take(&mut self, order: &Order<'_>) -> Result<(Extents, NodeId, FenceVec), TakeRefused> {
         if !self.in_use {
             return Err(TakeRefused::Off);
         }
@@ -698,7 +701,10 @@ impl State {
     /// Releases the oldest retired space into the free space, its fences kept beside it.
     fn hand_on_oldest(&mut self) -> bool {
         let healthy = |fences: &[Fence]| {
-            !fences.is_empty() && !fences.iter().any(|f| matches!(f.status(), Status::Failed(_)))
+            !fences.is_empty()
+                && !fences
+                    .iter()
+                    .any(|f| matches!(f.status(), Status::Failed(_)))
         };
         let Some((fences, retired)) = self.retired.take_oldest(|_, f| healthy(f)) else {
             return false;

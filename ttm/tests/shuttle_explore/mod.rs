@@ -26,7 +26,10 @@ pub(crate) fn explore(schedules: usize, scenario: fn()) {
 }
 
 /// Runs `scenario` under every schedule, or the first `most` if there are more.
-#[allow(dead_code, reason = "not every test file has a scenario that is small enough")]
+#[allow(
+    dead_code,
+    reason = "not every test file has a scenario that is small enough"
+)]
 pub(crate) fn explore_all(most: usize, scenario: fn()) {
     let schedules = Runner::new(DfsScheduler::new(Some(most), false), config()).run(scenario);
     println!("{schedules} schedules");
@@ -55,7 +58,10 @@ pub(crate) struct Alone(AtomicBool);
 impl Alone {
     /// Enters, lets others run, and leaves.
     pub(crate) fn pass(&self) {
-        assert!(!self.0.swap(true, Ordering::SeqCst), "two hold one reservation");
+        assert!(
+            !self.0.swap(true, Ordering::SeqCst),
+            "two hold one reservation"
+        );
         shuttle::thread::yield_now();
         self.0.store(false, Ordering::SeqCst);
     }
