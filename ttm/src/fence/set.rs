@@ -102,16 +102,20 @@ impl FenceSet {
         if crate::plant::is(crate::plant::Defect::DroppedFence) && usage == Usage::Kernel {
             return;
         }
-        for (old, old_usage) in &mut self.fences {
-            let replaced = fence.covers(old) && usage <= *old_usage;
-            if replaced || old.is_signalled() && !failed(old) {
-                *old = fence;
-                *old_usage = usage;
-                return;
+        let related = |(old, old_usage): &&mut (Fence, Usage)| {
+            fence.covers(old) && usage <= *old_usage || old.covers(&fence) && *old_usage <= usage
+        };
+        let free = |(old, _): &&mut (Fence, Usage)| old.is_signalled() && !failed(old);
+        // One that says the same comes before one that says nothing any more (I-36).
+        let mut slot = self.fences.iter_mut().find(related);
+        if slot.is_none() {
+            slot = self.fences.iter_mut().find(free);
+        }
+        if let Some(slot) = slot {
+            if !(slot.0.covers(&fence) && slot.1 <= usage) {
+                *slot = (fence, usage);
             }
-            if old.covers(&fence) && *old_usage <= usage {
-                return;
-            }
+            return;
         }
         self.fences.push((fence, usage));
     }
@@ -231,6 +235,20 @@ mod tests {
         set.add(t.issue(), Usage::Bookkeep);
         assert_eq!(set.iter().count(), 2);
         set.check().unwrap();
+    }
+
+    #[test]
+    fn a_signalled_fence_does_not_hide_one_of_the_same_timeline_behind_it() {
+        let (t, u) = (timeline(1), timeline(2));
+        let mut set = FenceSet::new();
+        set.reserve(2).unwrap();
+        set.add(u.issue(), Usage::Kernel);
+        set.add(t.issue(), Usage::Read);
+        u.signal(1);
+        set.reserve(1).unwrap();
+        set.add(t.issue(), Usage::Read);
+        set.check().unwrap();
+        assert_eq!(set.waited_by(Usage::Read).map(Fence::seqno).collect::<Vec<_>>(), [2]);
     }
 
     #[test]

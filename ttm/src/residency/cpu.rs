@@ -54,9 +54,7 @@ impl BoCore {
         self.wait_idle(held, Usage::Read, ask)?;
         self.settle(held, &mut state)?;
         self.is_untouched(&state)?;
-        if state.resource.is_none() {
-            state.resource = Some(self.system_resource(&state)?);
-        }
+        self.be_somewhere(&mut state)?;
         state.content = Content::Kept;
         self.each_piece(&mut state, offset, end, ask, |mapped, to, at, len| {
             mapped.write(to, &bytes[at..at + len]);
@@ -66,8 +64,18 @@ impl BoCore {
     /// What a device reads or writes when it is handed this object now: its pages, populated.
     pub(crate) fn side(&self, held: &Held<'_>, ask: &Ask<'_>) -> Result<Side> {
         let mut state = self.state(held);
+        self.settle(held, &mut state)?;
         self.is_untouched(&state)?;
+        self.be_somewhere(&mut state)?;
         self.side_of(&mut state, ask)
+    }
+
+    /// Whatever is about to be written has a place, system memory if it had none.
+    fn be_somewhere(&self, state: &mut BoState) -> Result<()> {
+        if state.resource.is_none() {
+            state.resource = Some(self.system_resource(state)?);
+        }
+        Ok(())
     }
 
     fn checked_end(&self, offset: u64, len: usize) -> Result<u64> {
