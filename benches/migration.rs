@@ -68,7 +68,7 @@ const SIZES: [Size; 2] = [
         out: kernel::MOVE_64M_TO_SYSTEM,
         into: kernel::MOVE_64M_TO_VRAM,
         moves: 1,
-        repeats: 21,
+        repeats: 15,
         counts: true,
     },
     Size {
@@ -76,8 +76,8 @@ const SIZES: [Size; 2] = [
         bytes: 2 << 20,
         out: kernel::MOVE_2M_TO_SYSTEM,
         into: kernel::MOVE_2M_TO_VRAM,
-        moves: 8,
-        repeats: 61,
+        moves: 4,
+        repeats: 31,
         counts: false,
     },
 ];

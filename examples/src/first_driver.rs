@@ -18,7 +18,7 @@ use ttm::fence::{Fence, Status, Usage};
 use ttm::sync::atomic::{AtomicU32, Ordering};
 
 const VRAM: PageCount = PageCount::new(256).expect("1 MiB");
-const SYSTEM_LIMIT: PageCount = PageCount::new(192).expect("768 KiB");
+const SYSTEM_LIMIT: PageCount = PageCount::new(256).expect("1 MiB");
 const BUFFER_BYTES: u64 = 512 << 10;
 const COPY_ENGINE: EngineId = EngineId(0);
 
@@ -166,8 +166,7 @@ fn run() -> Checked {
     for (bo, word) in &buffers {
         let _ = submit(&device, bo, |side, after| queue.fill(side, *word, after))?;
     }
-    // It adds one to every word: the first comes back, and the next leaves. System memory is too
-    // small for two, so one of them goes on into the backup.
+    // It adds one to every word: the first comes back, and the next leaves.
     for (bo, _) in &buffers {
         let _ = submit(&device, bo, |side, after| queue.add(side, 1, after))?;
     }
@@ -176,9 +175,11 @@ fn run() -> Checked {
             return Ok(Some(wrong));
         }
     }
-    // Everything leaves the card, as before it sleeps; the CPU finds the content all the same.
+    // Everything leaves the card, as before it sleeps. System memory is too small for all three,
+    // so one of them goes on into the backup; the CPU finds the content all the same.
     let left = device.evict_all(MemType::VRAM, OpContext::new())?;
-    println!("{left} buffers left the card");
+    let swapped = device.backup_usage().map_or(0, |(used, _)| used.get());
+    println!("{left} buffers left the card, {swapped} pages are in the backup");
     for (bo, word) in &buffers {
         if let Some(wrong) = verify_by_cpu(&device, bo, word + 1)? {
             return Ok(Some(wrong));

@@ -14,6 +14,7 @@ use ttm::context::OpContext;
 use ttm::device::Device;
 use ttm::driver::Driver;
 use ttm::error::Result;
+use ttm::fault::Faults;
 use ttm::sync::{Arc, Mutex};
 use ttm::trace::{Event, Record, Sink};
 
@@ -164,12 +165,24 @@ impl Setup {
         clock: Option<Arc<VirtualClock>>,
         driver: D,
     ) -> World<D> {
+        let faults = Arc::clone(gpu.inject()) as Arc<dyn Faults>;
+        self.with_faults(gpu, clock, driver, faults)
+    }
+
+    /// The same, with somebody else to decide which steps of the manager fail.
+    pub(crate) fn with_faults<D: Driver>(
+        &self,
+        gpu: Gpu,
+        clock: Option<Arc<VirtualClock>>,
+        driver: D,
+        faults: Arc<dyn Faults>,
+    ) -> World<D> {
         let inject = Arc::clone(gpu.inject());
         let log = Arc::new(Log::default());
         let mut builder = Device::builder(driver, gpu.clock())
             .pages(gpu.pages())
             .sink(Arc::clone(&log) as Arc<dyn Sink>)
-            .faults(Arc::clone(&inject) as Arc<dyn ttm::fault::Faults>);
+            .faults(faults);
         if self.vram > 0 {
             builder = builder.memory(MemType::VRAM, self.space(), gpu.region());
         }

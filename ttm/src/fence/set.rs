@@ -102,19 +102,16 @@ impl FenceSet {
         if crate::plant::is(crate::plant::Defect::DroppedFence) && usage == Usage::Kernel {
             return;
         }
-        let related = |(old, old_usage): &&mut (Fence, Usage)| {
-            fence.covers(old) && usage <= *old_usage || old.covers(&fence) && *old_usage <= usage
-        };
-        let free = |(old, _): &&mut (Fence, Usage)| old.is_signalled() && !failed(old);
-        // One that says the same comes before one that says nothing any more (I-36).
-        let mut slot = self.fences.iter_mut().find(related);
-        if slot.is_none() {
-            slot = self.fences.iter_mut().find(free);
+        // What says no more than the new one goes first, so that one of a kind remains (I-36).
+        self.fences
+            .retain(|(old, class)| !(fence.covers(old) && usage <= *class));
+        let says_more = |(old, class): &(Fence, Usage)| old.covers(&fence) && *class <= usage;
+        if self.fences.iter().any(says_more) {
+            return;
         }
-        if let Some(slot) = slot {
-            if !(slot.0.covers(&fence) && slot.1 <= usage) {
-                *slot = (fence, usage);
-            }
+        let free = |(old, _): &&mut (Fence, Usage)| old.is_signalled() && !failed(old);
+        if let Some(slot) = self.fences.iter_mut().find(free) {
+            *slot = (fence, usage);
             return;
         }
         self.fences.push((fence, usage));

@@ -199,12 +199,10 @@ impl BoCore {
         held.fences().check()?;
         self.check_space(resource, sums)?;
         if let Some(placement) = &state.placement
-            && !placement.is_empty()
-            && state.pins > 0
             && !placement.places().iter().any(|p| satisfies(resource, p))
         {
             return Err(format!(
-                "I-06: pinned object {id} left the places it was validated to"
+                "I-06: object {id} is in none of the places it was validated to"
             ));
         }
         for tt in [&state.tt, &state.suspended].into_iter().flatten() {

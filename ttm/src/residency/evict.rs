@@ -1,6 +1,6 @@
 //! Asking others to leave.
 
-use placement::MemType;
+use placement::{MemType, Place, Placement};
 
 use crate::bo::{BoCore, BoState, Content};
 use crate::device::DeviceCore;
@@ -358,6 +358,13 @@ impl BoCore {
             return Ok(Left::Gone);
         }
         let from = state.mem_type().expect("a victim is somewhere");
+        // A place that leaves the victim in the way is none: two of them would push each other
+        // around for ever.
+        let helps = |p: &&Place| p.mem_type != from || !p.window.intersects(&ask.window);
+        let placement: Placement = placement.places().iter().filter(helps).copied().collect();
+        if placement.is_empty() {
+            return Ok(Left::Stays("its driver sends it where the room is wanted"));
+        }
         let ask = Ask {
             chain: ask.chain | 1 << from.index(),
             ..*ask
@@ -365,6 +372,7 @@ impl BoCore {
         for forced in [false, true] {
             if let Some(taken) = self.find_space(state, &placement, forced, &ask)? {
                 self.migrate(held, state, taken, &ask, why)?;
+                state.note(&placement);
                 return Ok(Left::Gone);
             }
         }

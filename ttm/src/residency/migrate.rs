@@ -293,6 +293,7 @@ impl BoCore {
             .map_or(PlaceFlags::empty(), Resource::flags);
         let old = state.resource.replace(new);
         state.losses = self.device.losses();
+        state.placement = None;
         let fence = copy.as_ref().map(|(f, _)| (f.timeline(), f.seqno()));
         let old_place = old.and_then(|old| {
             self.leave_behind(held, old, flags, facts, copy.as_ref().map(|(f, _)| f))

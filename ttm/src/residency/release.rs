@@ -45,6 +45,7 @@ impl BoCore {
             }
         }
         state.bulk = None;
+        state.placement = None;
     }
 
     /// Throws the content away. The object is nowhere, and fresh; one whose owner had declared

@@ -82,6 +82,7 @@ impl BoCore {
         if let Some(new_tt) = core::mem::replace(&mut state.tt, old_tt) {
             device.retire_pages(new_tt, fences);
         }
+        state.placement = None;
         // The frames are there; without their old space they are plain system pages.
         state.resource = match back {
             Some(resource) => Some(resource),

@@ -98,8 +98,9 @@ impl BoState {
                 .any(|place| place.considered(forced) && satisfies(resource, place))
     }
 
-    /// Remembers what was asked for, so that checks can hold the object to it (I-06).
-    fn note(&mut self, placement: &Placement) {
+    /// Remembers what was asked for, in debug builds, so that checks can hold the object to it
+    /// (I-06).
+    pub(super) fn note(&mut self, placement: &Placement) {
         if cfg!(debug_assertions) {
             self.placement = Some(Box::new(placement.clone()));
         }
