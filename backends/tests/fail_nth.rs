@@ -270,11 +270,12 @@ fn fail(operation: &Operation, nth: u64, fault: Fault) -> core::result::Result<O
             });
         }
     }
-    let result = (operation.act)(&stage);
+    let result = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (operation.act)(&stage))) { Ok(r) => r, Err(_) => { std::mem::forget(stage); return Err("PANIC".into()); } };
     stage.settle();
     let failed = stage.world.inject.last_failed();
     stage.world.inject.clear();
     drop(stage.hook.clear());
+    stage.settle();
     if let Err(error) = &result
         && !is_typed(error, fault)
     {
@@ -504,7 +505,7 @@ fn operations() -> Vec<Operation> {
             })
         },
     ));
-    all.push(operation(
+    let mut limited = operation(
         "create within a limit",
         |stage, _| {
             let limits = Limits { max: pages(8), ..Limits::default() };
@@ -521,7 +522,9 @@ fn operations() -> Vec<Operation> {
             let bo = device.create(info, ())?;
             stage.world.validate(&bo, &vram()).map(drop)
         },
-    ));
+    );
+    limited.driver = SimDriver::new().routes(RouteMode::Cpu);
+    all.push(limited);
     all.push(operation(
         "release",
         |_, _| {},
@@ -555,6 +558,9 @@ fn every_operation_survives_the_failure_of_every_step() {
         for nth in 1..=probes {
             for fault in FAULTS {
                 runs += 1;
+                if std::env::var_os("FAIL_NTH_TRACE").is_some() {
+                    eprintln!("{} {nth} {fault:?}", operation.name);
+                }
                 match fail(&operation, nth, fault) {
                     Ok(site) => sites.extend(site),
                     Err(why) => {

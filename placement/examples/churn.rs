@@ -1,10 +1,10 @@
 //! How fast the spaces are, and how full a memory gets before they fail.
 //!
 //! - *pairs*: 1,000 or 10,000 live extents of 4 KiB << 0..10; an op frees a random one and takes a
-//!   new one. Expected: half a hundred nanoseconds for a buddy, twice that for a range, and hardly
-//!   more for 10,000: the tree of holes is a level deeper at most, a buddy's lists do not care.
+//!   new one. Expected: half a hundred nanoseconds for a buddy, less than twice that for a range; more
+//!   for 10,000 because caches are small: a tree of holes is a level deeper, if at all.
 //! - *buffers*: a mix of buffer sizes held at 80 % of 256 MiB; an op takes or gives. Expected: a
-//!   range costs about seven times the bare loop; afterwards it fills up further than plain best
+//!   range costs a little more than four times the bare loop; afterwards it fills up further than plain best
 //!   fit and address-ordered first fit do on the same operations.
 //!
 //! Run with `cargo run --release -p gpu-ttm-placement --example churn [seeds]`.

@@ -44,6 +44,9 @@ pub(crate) fn system() -> Placement {
     in_type(MemType::SYSTEM)
 }
 
+/// No test has so many events unless something goes round in circles.
+const ENDLESS: usize = 500_000;
+
 /// Every event, in order.
 #[derive(Default)]
 pub(crate) struct Log {
@@ -64,7 +67,19 @@ impl Log {
 
 impl Sink for Log {
     fn record(&self, record: &Record) {
-        self.records.lock().push(*record);
+        let mut records = self.records.lock();
+        records.push(*record);
+        let len = records.len();
+        assert!(len < ENDLESS, "it never ends: {:#?}", &records[len - 8..]);
+    }
+}
+
+/// Ends a transaction that restarts for ever, as when every lock is made to fail.
+fn bounded(rounds: &mut u32) -> Result<()> {
+    *rounds += 1;
+    match *rounds {
+        ..=200 => Ok(()),
+        _ => Err(ttm::error::Error::Busy),
     }
 }
 
@@ -241,7 +256,9 @@ impl<D: Driver> World<D> {
         mut f: impl FnMut(&Reserved<'_, D>) -> Result<R>,
     ) -> Result<R> {
         let mut value = None;
+        let mut rounds = 0;
         let locked = self.device.exec(OpContext::new(), |t| {
+            bounded(&mut rounds)?;
             value = Some(f(&t.lock(bo)?)?);
             Ok(())
         })?;
@@ -260,9 +277,11 @@ impl<D: Driver> World<D> {
         bo: &Bo<D>,
         placement: &Placement,
     ) -> Result<u64> {
-        let locked = self
-            .device
-            .exec(context, |t| t.lock(bo)?.validate(placement))?;
+        let mut rounds = 0;
+        let locked = self.device.exec(context, |t| {
+            bounded(&mut rounds)?;
+            t.lock(bo)?.validate(placement)
+        })?;
         Ok(locked.context().bytes_moved())
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Here the command line is read and handed on, and the outcome becomes an exit status. The rest:
 //! - [`args`], [`size`]: what was asked for.
+//! - [`demo`]: clients whose objects don't all fit, every word checked.
 //! - [`replay`]: a recorded trace of touches, against the manager and against the optimum.
 //! - [`report`]: tables, JSON, Perfetto traces, plots.
 //! - [`exit`]: failures and exit statuses.
@@ -9,6 +10,7 @@
 #![deny(unsafe_code)]
 
 mod args;
+mod demo;
 mod exit;
 mod replay;
 mod report;
@@ -19,13 +21,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::args::{Cli, Command};
-use crate::exit::Failure;
 
 fn main() -> ExitCode {
     exit::finish(match Cli::parse().into_command() {
-        Command::Demo(_) => Err(Failure::Refused(anyhow::anyhow!(
-            "the demo needs the manager"
-        ))),
+        Command::Demo(args) => demo::run(&args),
         Command::Replay(args) => replay::run(&args),
     })
 }

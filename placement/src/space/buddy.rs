@@ -154,7 +154,7 @@ impl Space for Buddy {
 
     #[inline]
     fn give(&mut self, extent: Extent) {
-        let block = self.grants.revoke(extent);
+        let block = self.grants.revoke(&extent);
         self.forest.give(block, extent.pages().get());
     }
 

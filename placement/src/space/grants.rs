@@ -76,7 +76,7 @@ impl Grants {
     /// # Panics
     /// If there is no such grant.
     #[inline]
-    pub(super) fn revoke(&mut self, extent: Extent) -> u32 {
+    pub(super) fn revoke(&mut self, extent: &Extent) -> u32 {
         let vacant = self.vacant;
         let record = self.record(extent);
         let block = record.block;
@@ -96,7 +96,7 @@ impl Grants {
             Some(kept) if !kept.is_empty() => kept,
             _ => panic!("cannot keep {} pages of extent {extent}", keep.get()),
         };
-        let record = self.record(extent);
+        let record = self.record(&extent);
         record.pages = keep.get();
         let block = record.block;
         self.taken -= extent.pages().get() - keep.get();
@@ -107,7 +107,7 @@ impl Grants {
     }
 
     #[inline]
-    fn record(&mut self, extent: Extent) -> &mut Record {
+    fn record(&mut self, extent: &Extent) -> &mut Record {
         match self.records.get_mut(extent.token() as usize) {
             Some(record)
                 if record.generation == extent.generation()
@@ -123,6 +123,12 @@ impl Grants {
     /// The pages granted.
     pub(super) const fn taken(&self) -> u64 {
         self.taken
+    }
+
+    /// The ranges granted with their tokens, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (PageRange, u32)> + '_ {
+        let granted = (0..).zip(&self.records).filter(|(_, r)| r.generation != 0);
+        granted.map(|(token, r)| (PageRange::within_max(r.start, r.start + r.pages), token))
     }
 
     /// The ranges granted with their blocks, sorted by start.
@@ -167,6 +173,6 @@ impl Grants {
 
 #[cold]
 #[inline(never)]
-fn unknown(extent: Extent) -> ! {
+fn unknown(extent: &Extent) -> ! {
     panic!("extent {extent} is not granted by this space, or was given back already")
 }

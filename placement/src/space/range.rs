@@ -1,9 +1,13 @@
 //! The default space: any run of pages, found by address order.
 
+mod balance;
 mod columns;
 mod holes;
+mod leaf;
+mod links;
 mod node;
 mod path;
+mod tree;
 mod walk;
 mod want;
 
@@ -12,7 +16,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use self::holes::Holes;
-use self::path::Path;
+use self::links::{Neighbour, Place};
+use self::node::Weight;
+use self::want::Want;
 use super::grants::Grants;
 use super::{Space, Trim, align_down, align_up};
 use crate::{Extent, Extents, PageCount, PageRange, Request, TakeError};
@@ -23,9 +29,10 @@ use crate::{Extent, Extents, PageCount, PageRange, Request, TakeError};
 /// [`top_down`](Request::top_down) the highest pages that fit. A scattered request is also given
 /// one run if there is one; else wide holes are used up before narrow ones.
 ///
-/// Memory is used by the hole and by the extent, never by the page. Finding, splitting and merging
-/// take the logarithm of the number of holes; that nothing is wide enough is known at once. Only a
-/// window or an alignment that disagrees with many wide holes makes a search look at each of them.
+/// Memory is used by the hole and by the extent, never by the page. Finding a hole takes the
+/// logarithm of their number, and so does giving an extent back; with a hole next to it that takes a
+/// few steps only. That nothing is wide enough is known at once when it is asked again. Only a window
+/// or an alignment that disagrees with many wide holes makes a search look at each of them.
 ///
 /// ```
 /// use placement::{PageCount, PageRange, Range, Request, Space, TakeError};
@@ -63,31 +70,50 @@ impl Range {
         }
     }
 
-    /// Finds room for one run; returns its first page, and in `path` the way to its hole.
-    #[inline]
-    fn find(
-        &self,
-        pages: u64,
-        window: PageRange,
-        request: &Request,
-        path: &mut Path,
-    ) -> Option<u64> {
-        let plain = request.align.get() == 1
-            && !request.top_down
-            && window.start() == 0
-            && window.end() == self.size;
-        match i16::try_from(pages) {
-            Ok(pages) if plain => self.holes.find(pages, path),
-            _ if !self.holes.may_hold(pages) => None,
-            _ => self.holes.find_special(pages, window, request, path),
+    /// Finds room for one run: a hole, and the run's first page in it.
+    fn find(&mut self, pages: u64, window: PageRange, request: &Request) -> Option<(Place, u64)> {
+        if self.is_plain(request) && pages <= Weight::MAX as u64 {
+            let place = self.holes.find(pages)?;
+            return Some((place, self.holes.hole(place).start));
         }
+        self.holes.find_special(&Want {
+            pages,
+            window,
+            align: request.align.get(),
+            top_down: request.top_down,
+        })
+    }
+
+    /// Whether any hole that is wide enough will do, and any place in it.
+    #[inline]
+    fn is_plain(&self, request: &Request) -> bool {
+        request.window.start() == 0
+            && request.window.end() >= self.size
+            && request.align.get() == 1
+            && !request.top_down
+    }
+
+    /// Answers what is not a plain request that can be granted.
+    #[cold]
+    #[inline(never)]
+    fn take_special(&mut self, request: &Request) -> Result<Extents, TakeError> {
+        let window = request.usable_window(self.size)?;
+        let pages = request.pages.get();
+        if let Some((place, start)) = self.find(pages, window, request) {
+            return Ok(Extents::from_buf([self.grant(place, start, pages)]));
+        }
+        if request.contiguous || self.free() < request.pages {
+            return Err(TakeError::Full);
+        }
+        self.take_scattered(window, request)
     }
 
     #[inline]
-    fn grant(&mut self, path: &Path, start: u64, pages: u64) -> Extent {
-        self.holes.carve(path, start, pages);
-        self.grants
-            .grant(PageRange::within_max(start, start + pages), 0)
+    fn grant(&mut self, place: Place, start: u64, pages: u64) -> Extent {
+        let range = PageRange::within_max(start, start + pages);
+        let extent = self.grants.grant(range, 0);
+        self.holes.carve(place, start, range.end(), extent.token());
+        extent
     }
 
     /// Takes several runs: first from all holes at least as wide as a power of two, then from
@@ -102,36 +128,33 @@ impl Range {
             return Err(TakeError::Full);
         }
         let align = request.align.get();
-        let (mut extents, mut path) = (Extents::new(), Path::EMPTY);
+        let mut extents = Extents::new();
         // The last run may be shorter than the alignment, all others are multiples of it.
         let tail = request.pages.get() % align;
         let mut left = request.pages.get() - tail;
         let mut wide = align << (left.max(align) / align).ilog2();
         while left > 0 {
-            if self
-                .find(wide.min(left), window, request, &mut path)
-                .is_none()
-            {
+            let Some((place, _)) = self.find(wide.min(left), window, request) else {
                 wide /= 2;
                 continue;
-            }
-            let (start, run) = self.widen(&path, left, window, request);
-            extents.push(self.grant(&path, start, run));
+            };
+            let (start, run) = self.widen(place, left, window, request);
+            extents.push(self.grant(place, start, run));
             left -= run;
         }
         if tail > 0 {
-            let start = self.find(tail, window, request, &mut path);
-            let start = start.expect("room was counted above");
-            extents.push(self.grant(&path, start, tail));
+            let found = self.find(tail, window, request);
+            let (place, start) = found.expect("room was counted above");
+            extents.push(self.grant(place, start, tail));
         }
         Ok(extents)
     }
 
-    /// As much of the path's hole as can be had of `left` pages: the first page and how many.
-    fn widen(&self, path: &Path, left: u64, window: PageRange, request: &Request) -> (u64, u64) {
+    /// As much of a hole as can be had of `left` pages: the first page and how many.
+    fn widen(&self, place: Place, left: u64, window: PageRange, request: &Request) -> (u64, u64) {
         let align = request.align.get();
-        let (start, end) = self.holes.hole_at(path);
-        let (low, high) = (start.max(window.start()), end.min(window.end()));
+        let hole = self.holes.hole(place);
+        let (low, high) = (hole.start.max(window.start()), hole.end.min(window.end()));
         let first = align_up(low, align);
         let run = align_down(high - first, align).min(left);
         match request.top_down {
@@ -149,15 +172,13 @@ impl Range {
         }
         let mut whole = 0;
         let mut tail_fits = tail == 0;
-        for (start, end) in self.holes.from(window.start()) {
-            let (low, high) = (start.max(window.start()), end.min(window.end()));
-            if start >= window.end() || whole >= request.pages.get() {
-                break;
-            }
+        self.holes.visit(window, |hole| {
+            let (low, high) = (hole.start.max(window.start()), hole.end.min(window.end()));
             let room = high.saturating_sub(align_up(low, align));
             whole += align_down(room, align);
             tail_fits |= room % align >= tail;
-        }
+            whole >= request.pages.get()
+        });
         let left = request.pages.get() - tail;
         whole >= left && (tail_fits || whole > left)
     }
@@ -166,22 +187,22 @@ impl Range {
 impl Space for Range {
     #[inline]
     fn take(&mut self, request: &Request) -> Result<Extents, TakeError> {
-        let window = request.usable_window(self.size)?;
         let pages = request.pages.get();
-        let mut path = Path::EMPTY;
-        if let Some(start) = self.find(pages, window, request, &mut path) {
-            return Ok(Extents::from_buf([self.grant(&path, start, pages)]));
+        if self.is_plain(request)
+            && !request.pages.is_zero()
+            && let Some(place) = self.holes.find(pages)
+        {
+            let start = self.holes.hole(place).start;
+            return Ok(Extents::from_buf([self.grant(place, start, pages)]));
         }
-        if request.contiguous || self.free() < request.pages {
-            return Err(TakeError::Full);
-        }
-        self.take_scattered(window, request)
+        self.take_special(request)
     }
 
     #[inline]
     fn give(&mut self, extent: Extent) {
-        self.grants.revoke(extent);
-        self.holes.release(extent.start(), extent.range().end());
+        self.grants.revoke(&extent);
+        let end = extent.range().end();
+        self.holes.release(extent.token(), extent.start(), end);
     }
 
     fn size(&self) -> PageCount {
@@ -199,17 +220,27 @@ impl Space for Range {
     fn check(&self) -> Result<(), String> {
         self.grants.check()?;
         self.holes.check()?;
-        let mut pieces: Vec<_> = self.taken().iter().map(|r| (r.start(), r.end())).collect();
-        pieces.extend(self.holes.iter());
-        pieces.sort_unstable();
-        let mut end = 0;
-        for (start, next) in pieces {
+        let grants = self.grants.iter().map(|(range, token)| {
+            let sides = self.holes.links.sides(token);
+            let this = Neighbour::grant(token);
+            (range.start(), range.end(), this, sides.before, sides.after)
+        });
+        let mut blocks: Vec<_> = grants.chain(self.holes.blocks()).collect();
+        blocks.sort_unstable_by_key(|&(start, end, ..)| (start, end));
+        let (mut end, mut last, mut next) = (0, Neighbour::BORDER, None);
+        for (start, block_end, block, before, after) in blocks {
             if start != end {
                 return Err(format!(
                     "pages {end:#x}..{start:#x} are lost, or taken twice"
                 ));
             }
-            end = next;
+            if before != last || next.is_some_and(|next| next != block) {
+                return Err(format!("{last:?} and {block:?} meet at {start:#x} unknown"));
+            }
+            (end, last, next) = (block_end, block, Some(after));
+        }
+        if next.is_some_and(|next| next != Neighbour::BORDER) {
+            return Err(format!("{last:?} is the last block and links on"));
         }
         match end == self.size {
             true => Ok(()),
@@ -230,7 +261,8 @@ impl Trim for Range {
     fn trim(&mut self, extent: Extent, keep: PageCount) -> Extent {
         let (kept, _) = self.grants.shorten(extent, keep);
         if keep < extent.pages() {
-            self.holes.release(kept.range().end(), extent.range().end());
+            let (start, end) = (kept.range().end(), extent.range().end());
+            self.holes.release_tail(extent.token(), start, end);
         }
         kept
     }

@@ -62,7 +62,7 @@ impl Space for Unbounded {
     }
 
     fn give(&mut self, extent: Extent) {
-        self.grants.revoke(extent);
+        self.grants.revoke(&extent);
     }
 
     fn size(&self) -> PageCount {

@@ -28,7 +28,7 @@ impl BoCore {
         let end = self.checked_end(offset, out.len())?;
         let mut state = self.state(held);
         self.wait_idle(held, Usage::Write, ask)?;
-        self.settle(held, &mut state)?;
+        self.make_ready(held, &mut state, ask)?;
         if self.is_untouched(&state)? {
             out.fill(0);
             return Ok(());
@@ -52,7 +52,7 @@ impl BoCore {
         let end = self.checked_end(offset, bytes.len())?;
         let mut state = self.state(held);
         self.wait_idle(held, Usage::Read, ask)?;
-        self.settle(held, &mut state)?;
+        self.make_ready(held, &mut state, ask)?;
         self.is_untouched(&state)?;
         self.be_somewhere(&mut state)?;
         state.content = Content::Kept;
@@ -64,7 +64,7 @@ impl BoCore {
     /// What a device reads or writes when it is handed this object now: its pages, populated.
     pub(crate) fn side(&self, held: &Held<'_>, ask: &Ask<'_>) -> Result<Side> {
         let mut state = self.state(held);
-        self.settle(held, &mut state)?;
+        self.make_ready(held, &mut state, ask)?;
         self.is_untouched(&state)?;
         self.be_somewhere(&mut state)?;
         self.side_of(&mut state, ask)

@@ -292,7 +292,7 @@ impl Victim for BoCore {
             0 => Reason::Cleared,
             object => Reason::EvictedFor(object),
         };
-        self.settle(held, &mut state).or_else(|error| match error {
+        self.make_ready(held, &mut state, ask).or_else(|error| match error {
             // Nothing is left to move.
             Error::ContentLost | Error::DeviceLost => Ok(()),
             error => Err(error),
@@ -390,7 +390,7 @@ impl BoCore {
     /// says so.
     pub(super) fn swap_out_here(&self, held: &Held<'_>, ask: &Ask<'_>) -> Result<()> {
         let mut state = self.state(held);
-        self.settle(held, &mut state)?;
+        self.make_ready(held, &mut state, ask)?;
         if state.pins > 0 {
             return Err(Error::Pinned);
         }

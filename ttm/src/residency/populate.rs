@@ -32,7 +32,7 @@ impl BoCore {
     /// Populates an object that is in system memory, or nowhere.
     pub(super) fn populate_here(&self, held: &Held<'_>, ask: &Ask<'_>) -> Result<()> {
         let mut state = self.state(held);
-        self.settle(held, &mut state)?;
+        self.make_ready(held, &mut state, ask)?;
         match &state.resource {
             None => state.resource = Some(self.system_resource(&state)?),
             Some(resource) if resource.manager().uses_frames() => {}

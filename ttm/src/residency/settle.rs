@@ -36,6 +36,20 @@ impl BoCore {
         }
     }
 
+    /// What comes before every use: a move that has ended is settled, and content that was saved
+    /// when the device slept, and not put back since, is put back.
+    pub(super) fn make_ready(
+        &self,
+        held: &Held<'_>,
+        state: &mut BoState,
+        ask: &Ask<'_>,
+    ) -> Result<()> {
+        if state.suspended.is_some() {
+            self.restore(held, state, ask)?;
+        }
+        self.settle(held, state)
+    }
+
     /// Waits for the object's move to end.
     pub(super) fn wait_for_move(
         &self,

@@ -5,16 +5,16 @@ use placement::{MemType, PageRange};
 use crate::bo::{BoCore, BoState, Content};
 use crate::context::OpContext;
 use crate::device::DeviceCore;
-use crate::driver::Side;
+use crate::driver::{CopyJob, Side};
 use crate::error::{Error, Result};
-use crate::fence::Usage;
+use crate::fence::{Status, Usage};
 use crate::reservation::{Guard, Held, Lockable, Terms, Transaction, wait_lock};
 use crate::resource::{Ask, Manager, Victim};
 use crate::sync::{Arc, Weak};
 use crate::tt::Tt;
 
 use super::evict::Hunt;
-use super::migrate::{device_side, frames};
+use super::migrate::{device_side, frames, pending};
 
 /// What a suspend did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -148,33 +148,39 @@ impl BoCore {
             return Ok(false);
         };
         let src = device_side(resource);
-        let mut copy = Tt::new(self.id, self.pages);
+        let mut copy = Box::new(Tt::new(self.id, self.pages));
         let copied = self
             .populate_tt(&mut copy, ask)
-            .and_then(|()| self.copy_now(&src, &frames(&copy), ask));
+            .and_then(|()| self.copy_now(held, &src, &frames(&copy), ask));
         match copied {
             Ok(()) => {
-                state.suspended = Some(Box::new(copy));
+                state.suspended = Some(copy);
                 Ok(true)
             }
             Err(error) => {
-                copy.unpopulate(&self.device.supply(&|_| false));
+                // An engine may still be writing to them.
+                self.device.retire_pages(copy, pending(held));
                 Err(error)
             }
         }
     }
 
-    fn restore(&self, _: &Held<'_>, state: &mut BoState, ask: &Ask<'_>) -> Result<bool> {
+    pub(super) fn restore(&self, held: &Held<'_>, state: &mut BoState, ask: &Ask<'_>) -> Result<bool> {
         let (Some(mut copy), Some(resource)) = (state.suspended.take(), &state.resource) else {
             return Ok(false);
         };
         let dst = device_side(resource);
         let copied = self
-            .populate_tt(&mut copy, ask)
-            .and_then(|()| self.copy_now(&frames(&copy), &dst, ask));
+            .wait_idle(held, Usage::Bookkeep, ask)
+            .and_then(|()| self.populate_tt(&mut copy, ask))
+            .and_then(|()| self.copy_now(held, &frames(&copy), &dst, ask));
         match copied {
             Ok(()) => {
                 copy.unpopulate(&self.device.supply(&|_| false));
+                state.losses = self.device.losses();
+                if state.content == Content::Lost {
+                    state.content = Content::Kept;
+                }
                 Ok(true)
             }
             Err(error) => {
@@ -185,26 +191,28 @@ impl BoCore {
         }
     }
 
-    /// Copies and waits: by the CPU where it reaches, else by the first engine.
-    fn copy_now(&self, src: &Side, dst: &Side, ask: &Ask<'_>) -> Result<()> {
-        match self.device.copy_by_cpu(src, dst) {
-            Err(Error::Unsupported(why)) => {
-                let Some(engine) = self.device.engines.first() else {
-                    return Err(Error::Unsupported(why));
-                };
-                let fence = engine.submit(crate::driver::CopyJob {
-                    object: self.id,
-                    pages: self.pages,
-                    src: src.clone(),
-                    dst: dst.clone(),
-                    after: Vec::new(),
-                })?;
-                match self.wait_fence(&fence, ask)? {
-                    crate::fence::Status::Failed(error) => Err(Error::Backend(Box::new(error))),
-                    _ => Ok(()),
-                }
-            }
-            result => result,
+    /// Copies and waits: by the CPU where it reaches, else by the first engine. Should the wait
+    /// end early, the engine's fence stays with the reservation.
+    fn copy_now(&self, held: &Held<'_>, src: &Side, dst: &Side, ask: &Ask<'_>) -> Result<()> {
+        let why = match self.device.copy_by_cpu(src, dst) {
+            Err(Error::Unsupported(why)) => why,
+            result => return result,
+        };
+        let Some(engine) = self.device.engines.first() else {
+            return Err(Error::Unsupported(why));
+        };
+        held.fences().make_room_for_moves(1)?;
+        let fence = engine.submit(CopyJob {
+            object: self.id,
+            pages: self.pages,
+            src: src.clone(),
+            dst: dst.clone(),
+            after: Vec::new(),
+        })?;
+        held.fences().add_move(fence.clone());
+        match self.wait_fence(&fence, ask)? {
+            Status::Failed(error) => Err(Error::Backend(Box::new(error))),
+            _ => Ok(()),
         }
     }
 }

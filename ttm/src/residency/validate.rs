@@ -26,7 +26,7 @@ impl BoCore {
         if placement.is_empty() {
             return self.discard(held, &mut state, Reason::Validate);
         }
-        self.settle(held, &mut state)?;
+        self.make_ready(held, &mut state, ask)?;
         if state.content == Content::Lost {
             return Err(Error::ContentLost);
         }

@@ -383,7 +383,8 @@ fn compare(device: &Device<Obedient>, known: &Known, terms: u8, harmed: bool) ->
             Ok(()) if known.fickle => {}
             Ok(()) => {
                 let wrong = value.is_some_and(|value| value != byte[0]);
-                assert!(!wrong, "{:?} page {n}: {value:?} became {byte:?}", known.bo);
+                let story = device.explain(known.bo.id());
+                assert!(!wrong, "{:?} page {n}: {value:?} became {byte:?}\n{story}", known.bo);
             }
         }
     }

@@ -182,6 +182,8 @@ impl<'a> Client<'a> {
     fn kernel(&mut self, index: usize, add: bool) -> Result<(), Stop> {
         let object = &self.objects[index];
         let pages = object.expected.pages();
+        // Adding to zeroes would make words without a writer.
+        let add = add && object.expected.is_written();
         let expected = if add {
             object.expected.plus_one()
         } else {

@@ -50,6 +50,11 @@ impl Expected {
         self.pages.len()
     }
 
+    /// Whether every page was written.
+    pub(super) fn is_written(&self) -> bool {
+        self.pages.iter().all(|word| *word != 0)
+    }
+
     /// The words of all pages, for a kernel that writes them.
     pub(super) fn words(&self) -> Arc<[u64]> {
         Arc::clone(&self.pages)

@@ -127,6 +127,11 @@ impl Observer {
         CLIENT.set(number);
     }
 
+    /// The calling thread's client, 0 if it is none.
+    pub(crate) fn client() -> u32 {
+        CLIENT.get()
+    }
+
     /// Completes the files.
     ///
     /// # Errors

@@ -40,8 +40,6 @@ pub(crate) enum Category {
     Fence,
     /// A client waits.
     Wait,
-    /// A device kernel runs.
-    Kernel,
     /// Anything else.
     Other,
 }
@@ -173,23 +171,6 @@ impl TraceWriter {
         self.put(&Event {
             ts: Some(micros(at_ns)),
             ..Event::new("C", name, Lane { pid, tid: 0 }, &args)
-        })
-    }
-
-    /// Begins an arrow, from the span around `mark`: for example where a fence is made.
-    pub(crate) fn flow_start(&mut self, lane: Lane, mark: Mark<'_>, id: u64) -> Result<()> {
-        self.put(&Event {
-            id: Some(id),
-            ..Event::mark("s", lane, mark, &NoArgs {})
-        })
-    }
-
-    /// Ends the arrow with the same `id`, name and category: for example who waited for the fence.
-    pub(crate) fn flow_end(&mut self, lane: Lane, mark: Mark<'_>, id: u64) -> Result<()> {
-        self.put(&Event {
-            id: Some(id),
-            bp: Some("e"),
-            ..Event::mark("f", lane, mark, &NoArgs {})
         })
     }
 

@@ -1,21 +1,13 @@
 //! Searches of a column of weights.
 //!
-//! In rows of eight with plain loops, each in a function of its own: the compiler then makes a
-//! handful of vector instructions of it, where inlining would leave 32 comparisons.
+//! In rows of eight with plain loops: the compiler then makes a handful of vector instructions of
+//! each.
 
 use super::node::{WIDTH, Weight};
 
 type Row = [Weight; 8];
 
-const SLOTS: [Weight; WIDTH] = {
-    let mut slots = [0; WIDTH];
-    let mut slot = 0;
-    while slot < WIDTH {
-        slots[slot] = slot as Weight;
-        slot += 1;
-    }
-    slots
-};
+const BITS: Row = [1, 2, 4, 8, 16, 32, 64, 128];
 
 #[inline(never)]
 pub(super) fn greatest(weights: &[Weight; WIDTH]) -> Weight {
@@ -33,32 +25,27 @@ pub(super) fn greatest(weights: &[Weight; WIDTH]) -> Weight {
     a.max(b)
 }
 
-#[inline(never)]
+/// The first entry of all is asked before the others: at low addresses it is most often the one.
+#[inline]
 pub(super) fn first(weights: &[Weight; WIDTH], weight: Weight) -> usize {
-    least(|r| {
-        zip(row(weights, r), row(&SLOTS, r), |w, slot| {
-            if w >= weight { slot } else { Weight::MAX }
-        })
-    }) as usize
-}
-
-#[inline(never)]
-pub(super) fn tightest(weights: &[Weight; WIDTH], weight: Weight) -> usize {
-    let tight = least(|r| {
-        zip(row(weights, r), [weight; 8], |w, weight| {
-            if w >= weight { w } else { Weight::MAX }
-        })
-    });
-    slot_of(weights, tight)
-}
-
-#[inline(always)]
-fn slot_of(weights: &[Weight; WIDTH], weight: Weight) -> usize {
-    least(|r| {
-        zip(row(weights, r), row(&SLOTS, r), |w, slot| {
-            if w == weight { slot } else { Weight::MAX }
-        })
-    }) as usize
+    if weights[0] >= weight {
+        return 0;
+    }
+    for r in 0..WIDTH / 8 {
+        let fits = zip(
+            row(weights, r),
+            BITS,
+            |w, bit| if w >= weight { bit } else { 0 },
+        );
+        let [a, b] = [
+            fits[0] | fits[4] | (fits[2] | fits[6]),
+            fits[1] | fits[5] | (fits[3] | fits[7]),
+        ];
+        if a | b != 0 {
+            return (8 * r + (a | b).trailing_zeros() as usize) % WIDTH;
+        }
+    }
+    0
 }
 
 #[inline(always)]
@@ -75,18 +62,4 @@ fn zip(a: Row, b: Row, of: impl Fn(Weight, Weight) -> Weight) -> Row {
         zipped[column] = of(a[column], b[column]);
     }
     zipped
-}
-
-#[inline(always)]
-fn least(row: impl Fn(usize) -> Row) -> Weight {
-    let v = zip(
-        zip(row(0), row(1), Weight::min),
-        zip(row(2), row(3), Weight::min),
-        Weight::min,
-    );
-    let [a, b] = [
-        v[0].min(v[4]).min(v[2].min(v[6])),
-        v[1].min(v[5]).min(v[3].min(v[7])),
-    ];
-    a.min(b)
 }

@@ -1,4 +1,4 @@
-//! A node of the tree of holes: up to 32 entries, sorted by key.
+//! A node above the leaves of the tree of holes: up to 32 entries, sorted by key.
 
 use super::columns;
 
@@ -12,14 +12,14 @@ pub(super) const WIDTH: usize = 32;
 /// weights are exact.
 pub(super) type Weight = i16;
 
-/// One entry: in a leaf a hole, above it a node of the level below.
+/// One entry: a node, or a leaf, of the level below.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Entry {
-    /// The hole's first page; above the leaves at most the first page of any hole below.
+    /// At most the first page of any hole below.
     pub(super) key: u64,
-    /// The page after the hole; above the leaves the number of the node below.
-    pub(super) value: u64,
-    /// The hole's weight; above the leaves the greatest weight below.
+    /// The number of the node or leaf.
+    pub(super) below: u32,
+    /// The greatest weight below.
     pub(super) weight: Weight,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Entry {
 pub(super) struct Node {
     weights: [Weight; WIDTH],
     keys: [u64; WIDTH],
-    values: [u64; WIDTH],
+    below: [u32; WIDTH],
     len: usize,
 }
 
@@ -40,7 +40,7 @@ impl Node {
     pub(super) const EMPTY: Self = Self {
         weights: [0; WIDTH],
         keys: [u64::MAX; WIDTH],
-        values: [0; WIDTH],
+        below: [0; WIDTH],
         len: 0,
     };
 
@@ -52,8 +52,8 @@ impl Node {
         self.keys[slot]
     }
 
-    pub(super) const fn value(&self, slot: usize) -> u64 {
-        self.values[slot]
+    pub(super) const fn below(&self, slot: usize) -> u32 {
+        self.below[slot]
     }
 
     pub(super) const fn weight(&self, slot: usize) -> Weight {
@@ -88,12 +88,6 @@ impl Node {
         columns::first(&self.weights, weight)
     }
 
-    /// The slot of the least weight that is at least `weight`, if there is one.
-    #[inline]
-    pub(super) fn tightest(&self, weight: Weight) -> usize {
-        columns::tightest(&self.weights, weight)
-    }
-
     /// A bit for each slot whose weight is at least `weight`.
     pub(super) fn at_least(&self, weight: Weight) -> u32 {
         let slots = self.weights.iter().enumerate();
@@ -102,7 +96,7 @@ impl Node {
 
     pub(super) const fn set(&mut self, slot: usize, entry: Entry) {
         self.keys[slot] = entry.key;
-        self.values[slot] = entry.value;
+        self.below[slot] = entry.below;
         self.weights[slot] = entry.weight;
     }
 
@@ -118,7 +112,7 @@ impl Node {
     pub(super) fn insert(&mut self, slot: usize, entry: Entry) {
         let len = self.len;
         self.keys.copy_within(slot..len, slot + 1);
-        self.values.copy_within(slot..len, slot + 1);
+        self.below.copy_within(slot..len, slot + 1);
         self.weights.copy_within(slot..len, slot + 1);
         self.set(slot, entry);
         self.len = len + 1;
@@ -127,7 +121,7 @@ impl Node {
     pub(super) fn remove(&mut self, slot: usize) {
         let len = self.len;
         self.keys.copy_within(slot + 1..len, slot);
-        self.values.copy_within(slot + 1..len, slot);
+        self.below.copy_within(slot + 1..len, slot);
         self.weights.copy_within(slot + 1..len, slot);
         self.keys[len - 1] = u64::MAX;
         self.weights[len - 1] = 0;
@@ -148,7 +142,7 @@ impl Node {
     pub(super) fn append(&mut self, other: &Self, slot: usize) {
         let (at, count) = (self.len, other.len - slot);
         self.keys[at..at + count].copy_from_slice(&other.keys[slot..other.len]);
-        self.values[at..at + count].copy_from_slice(&other.values[slot..other.len]);
+        self.below[at..at + count].copy_from_slice(&other.below[slot..other.len]);
         self.weights[at..at + count].copy_from_slice(&other.weights[slot..other.len]);
         self.len = at + count;
     }
@@ -163,15 +157,6 @@ pub(super) const fn weight(pages: u64) -> Weight {
     }
 }
 
-/// The entry of a hole.
-pub(super) const fn hole(start: u64, end: u64) -> Entry {
-    Entry {
-        key: start,
-        value: end,
-        weight: weight(end - start),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,7 +168,7 @@ mod tests {
                 slot,
                 Entry {
                     key,
-                    value: key + weight as u64,
+                    below: key as u32,
                     weight,
                 },
             );
@@ -210,8 +195,8 @@ mod tests {
                 let fits = |entry: &&(u64, Weight)| entry.1 >= weight;
                 let count = entries.iter().filter(fits).count();
                 assert_eq!(node.at_least(weight).count_ones() as usize, count);
-                if let Some(best) = entries.iter().filter(fits).min_by_key(|entry| entry.1) {
-                    assert_eq!(node.key(node.tightest(weight)), best.0);
+                if let Some(first) = entries.iter().find(fits) {
+                    assert_eq!(node.key(node.first(weight)), first.0);
                 }
             }
         }

@@ -1,10 +1,11 @@
-//! A way down the tree of holes.
+//! A way down the nodes above the leaves.
 
 /// Levels of a tree at most. Nodes are rarely less than a third full, so this is more than 2^32 holes
 /// need; growing beyond it is asserted against.
 pub(super) const LEVELS: usize = 8;
 
-/// The way from the root to a leaf: for each level, leaves first, the node and the slot in it.
+/// The way from the root to a leaf: for each level above the leaves, lowest first, the node and the
+/// slot in it.
 #[derive(Clone, Copy)]
 pub(super) struct Path {
     pub(super) nodes: [u32; LEVELS],

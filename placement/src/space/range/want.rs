@@ -13,6 +13,14 @@ pub(super) struct Want {
 }
 
 impl Want {
+    /// Any page at all.
+    pub(super) const ANY: Self = Self {
+        pages: 1,
+        window: PageRange::ALL,
+        align: 1,
+        top_down: false,
+    };
+
     /// The first page of the run in the hole `start..end`, if it can be there.
     pub(super) fn place(&self, start: u64, end: u64) -> Option<u64> {
         let (low, high) = (start.max(self.window.start()), end.min(self.window.end()));
@@ -24,36 +32,15 @@ impl Want {
         (first + self.pages <= high).then_some(first)
     }
 
-    /// A bit for each slot that may hold the run: wide enough, and not clear of the window.
-    pub(super) fn slots(&self, node: &Node, level: usize) -> u32 {
+    /// A bit for each slot below which the run may be: wide enough, and not clear of the window.
+    pub(super) fn slots(&self, node: &Node) -> u32 {
         let wide = node.at_least(weight(self.pages));
-        if self.window.start() == 0 && self.window.end() > node.key(node.len().max(1) - 1) {
-            return wide;
-        }
-        // Slot 0 takes what is lower than its key, so its key says nothing above the leaves.
-        let below_end = node.rank(self.window.end() - 1).max(usize::from(level > 0));
-        // The hole that spans the window's start is in the last slot up to it, or above the
-        // leaves at the end of the one before: no node is empty, so it is never further back.
-        let before = node
-            .rank(self.window.start())
-            .saturating_sub(1 + usize::from(level > 0));
+        // Slot 0 takes what is lower than its key, so its key says nothing.
+        let below_end = node.rank(self.window.end() - 1).max(1);
+        // The hole that spans the window's start is below the last slot up to it, or at the end of
+        // the one before: no leaf is empty, so it is never further back.
+        let before = node.rank(self.window.start()).saturating_sub(2);
         wide & below(below_end) & !below(before)
-    }
-
-    /// The tightest hole of a leaf, among the slots of `mask`, that holds the run.
-    pub(super) fn tightest(&self, leaf: &Node, mut mask: u32) -> Option<(usize, u64)> {
-        let mut best: Option<(usize, u64)> = None;
-        while mask != 0 {
-            let slot = mask.trailing_zeros() as usize;
-            mask &= mask - 1;
-            if best.is_some_and(|(best, _)| leaf.weight(best) <= leaf.weight(slot)) {
-                continue;
-            }
-            if let Some(start) = self.place(leaf.key(slot), leaf.value(slot)) {
-                best = Some((slot, start));
-            }
-        }
-        best
     }
 }
 
