@@ -109,8 +109,7 @@ fn frames_changed_hands() -> Found {
         let new = world.create_in(SIZE, &system());
         world.with(&new, |r| r.populate()).map_err(told)?;
         let found = world.with(&new, |r| read_all(r, SIZE)).map_err(told)?;
-        compare(new.id(), &vec![0; found.len()], &found)
-            .map_err(|e| e.replace("I-12", "I-14"))?;
+        compare(new.id(), &vec![0; found.len()], &found).map_err(|e| e.replace("I-12", "I-14"))?;
     }
     check(&world)
 }
@@ -130,7 +129,10 @@ fn carried_by_the_cpu() -> Found {
 /// Two transactions want the same two objects in opposite orders.
 fn opposite_orders() -> Found {
     let world = world();
-    let objects = [world.create_in(SIZE, &system()), world.create_in(SIZE, &system())];
+    let objects = [
+        world.create_in(SIZE, &system()),
+        world.create_in(SIZE, &system()),
+    ];
     let clock = world.clock.as_ref().expect("virtual");
     let complaints = Mutex::new(Vec::new());
     let both = |first: &Bo<SimDriver>, second: &Bo<SimDriver>| {
@@ -167,12 +169,20 @@ fn run(scenario: fn() -> Found) -> Found {
 fn every_planted_defect_is_found_and_nothing_is_found_without_one() {
     let cases: [(Defect, fn() -> Found, &str); 7] = [
         (Defect::DroppedFence, moved_and_read, "I-12"),
-        (Defect::EarlyReuse, dropped_with_work_in_flight, "foreign word"),
+        (
+            Defect::EarlyReuse,
+            dropped_with_work_in_flight,
+            "foreign word",
+        ),
         (Defect::StaleResource, evicted, "I-05"),
         (Defect::LostUncharge, came_and_went, "I-03"),
         (Defect::SkippedZeroing, frames_changed_hands, "I-14"),
         (Defect::OffByOneExtent, carried_by_the_cpu, "I-12"),
-        (Defect::NoBackOff, opposite_orders, "nothing can wake this thread"),
+        (
+            Defect::NoBackOff,
+            opposite_orders,
+            "nothing can wake this thread",
+        ),
     ];
     for (defect, scenario, finder) in cases {
         set(Defect::None);
@@ -181,7 +191,10 @@ fn every_planted_defect_is_found_and_nothing_is_found_without_one() {
         let found = run(scenario);
         set(Defect::None);
         let text = found.expect_err(&format!("nobody found {defect:?}"));
-        assert!(text.contains(finder), "{defect:?} was found otherwise: {text}");
+        assert!(
+            text.contains(finder),
+            "{defect:?} was found otherwise: {text}"
+        );
         println!("{defect:?}: {}", text.lines().next().unwrap_or_default());
     }
 }

@@ -16,8 +16,6 @@ use std::ptr;
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use crate::measure::{Spread, measure};
-
 /// What streaming stores want of addresses and lengths, in bytes.
 const LINE: usize = 64;
 
@@ -136,24 +134,6 @@ impl Method {
             other => panic!("{} on this processor", other.name()),
         }
     }
-}
-
-/// Measures each available way to copy `from` to `to` and names the fastest; a sample's operation
-/// is one whole copy.
-///
-/// They do not take turns, since one that leaves changed lines in the caches slows the next. The
-/// one named is what ours then takes turns with.
-pub fn fastest(repeats: usize, from: Span<'_>, to: Span<'_>) -> (Method, Spread) {
-    Method::available()
-        .into_iter()
-        .map(|method| {
-            (
-                method,
-                measure(repeats, |watch| watch.time(1, || method.copy(from, to))),
-            )
-        })
-        .min_by(|(_, a), (_, b)| a.median.total_cmp(&b.median))
-        .expect("memcpy is always there")
 }
 
 /// Memory without an address: a memfd whose pages are allocated.
@@ -359,8 +339,6 @@ mod tests {
             method.copy(from, to);
             assert!(pattern(to, seed as u8, false), "{}", method.name());
         }
-        let (method, spread) = fastest(3, from, to);
-        assert!(Method::available().contains(&method) && spread.median > 0.0);
         Ok(())
     }
 

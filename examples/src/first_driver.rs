@@ -148,15 +148,16 @@ fn verify_by_cpu(device: &Device<Card>, bo: &Bo<Card>, word: u64) -> Checked {
 type Checked = Result<Option<String>, Box<dyn Error>>;
 
 fn run() -> Checked {
-    let gpu = Gpu::new(
-        GpuConfig::new(VRAM),
-        SimClock::Virtual(VirtualClock::new()),
-    )?;
+    let gpu = Gpu::new(GpuConfig::new(VRAM), SimClock::Virtual(VirtualClock::new()))?;
     let device = device(&gpu)?;
     let queue = gpu.queue(0);
 
     let mut buffers = Vec::new();
-    for (name, word) in [("vertices", 0x1111), ("texture", 0x2222), ("target", 0x3333)] {
+    for (name, word) in [
+        ("vertices", 0x1111),
+        ("texture", 0x2222),
+        ("target", 0x3333),
+    ] {
         let moves = AtomicU32::new(0);
         let bo = device.create(BoInfo::new(BUFFER_BYTES), Buffer { name, moves })?;
         buffers.push((bo, word));

@@ -19,7 +19,9 @@ fn replay(target: &str, run: fn(&[u8])) {
     let inputs = match std::env::var_os("TTM_INPUT") {
         Some(file) => vec![file.into()],
         None => {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(target);
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests/corpus")
+                .join(target);
             let entries = fs::read_dir(folder).unwrap();
             let mut inputs: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
             inputs.sort();

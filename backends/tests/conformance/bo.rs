@@ -153,7 +153,10 @@ fn bo_reserve_interrupted() {
 #[test]
 fn bo_reserve_deadlock() {
     let world = mock();
-    let (a, b) = (world.create_in(SIZE, &system()), world.create_in(SIZE, &system()));
+    let (a, b) = (
+        world.create_in(SIZE, &system()),
+        world.create_in(SIZE, &system()),
+    );
     let (older_ran, younger_ran) = (AtomicU32::new(0), AtomicU32::new(0));
     let deadlocks = AtomicU32::new(0);
     clock(&world).scope(|s| {
@@ -201,9 +204,15 @@ fn bo_unreserve_basic() {
             .unwrap()
     };
     let (a, b) = (make(), make());
-    assert_eq!(world.device.eviction_order(MemType::VRAM, 3), [a.id(), b.id()]);
+    assert_eq!(
+        world.device.eviction_order(MemType::VRAM, 3),
+        [a.id(), b.id()]
+    );
     lock(&world, OpContext::new(), &a).unwrap();
-    assert_eq!(world.device.eviction_order(MemType::VRAM, 3), [b.id(), a.id()]);
+    assert_eq!(
+        world.device.eviction_order(MemType::VRAM, 3),
+        [b.id(), a.id()]
+    );
     assert!(world.device.eviction_order(MemType::VRAM, 0).is_empty());
 }
 
@@ -212,9 +221,17 @@ fn bo_unreserve_basic() {
 #[test]
 fn bo_unreserve_pinned() {
     let world = mock();
-    let (a, b) = (world.create_in(SIZE, &vram()), world.create_in(SIZE, &vram()));
+    let (a, b) = (
+        world.create_in(SIZE, &vram()),
+        world.create_in(SIZE, &vram()),
+    );
     for bo in [&a, &b] {
-        world.with(bo, |r| { r.pin(); Ok(()) }).unwrap();
+        world
+            .with(bo, |r| {
+                r.pin();
+                Ok(())
+            })
+            .unwrap();
     }
     lock(&world, OpContext::new(), &a).unwrap();
     let mut apart = world.device.unevictable(MemType::VRAM);
@@ -298,7 +315,12 @@ fn bo_pin_basic() {
     let world = mock();
     let bo = world.create_in(SIZE, &system());
     for pins in 1..=3 {
-        let counted = world.with(&bo, |r| { r.pin(); Ok(r.pins()) }).unwrap();
+        let counted = world
+            .with(&bo, |r| {
+                r.pin();
+                Ok(r.pins())
+            })
+            .unwrap();
         assert_eq!(counted, pins);
     }
     for _ in 0..3 {
@@ -315,7 +337,12 @@ fn bo_pin_unpin_resource() {
     let world = mock();
     let (_bulk, [a, b]) = group_of_two(&world);
     let order = || world.device.eviction_order(MemType::VRAM, 0);
-    world.with(&a, |r| { r.pin(); Ok(()) }).unwrap();
+    world
+        .with(&a, |r| {
+            r.pin();
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(order(), [b.id()]);
     assert_eq!(world.device.unevictable(MemType::VRAM), [a.id()]);
     world.with(&a, |r| r.unpin()).unwrap();

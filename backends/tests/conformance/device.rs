@@ -69,7 +69,9 @@ fn device_fini_basic() {
 #[test]
 fn device_init_no_vma_man() {
     let clock: Arc<dyn Clock> = VirtualClock::new();
-    let error = Device::builder(SimDriver::new(), clock).build().unwrap_err();
+    let error = Device::builder(SimDriver::new(), clock)
+        .build()
+        .unwrap_err();
     assert!(matches!(error, Error::Invalid(_)));
     assert_eq!(error.to_errno(), 22);
     // With it everything else may be left out.

@@ -56,7 +56,12 @@ fn resource_init_basic() {
 fn resource_init_pinned() {
     let world = mock();
     let bo = world.create_in(SIZE, &vram());
-    world.with(&bo, |r| { r.pin(); Ok(()) }).unwrap();
+    world
+        .with(&bo, |r| {
+            r.pin();
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(world.device.unevictable(MemType::VRAM), [bo.id()]);
     assert!(world.device.eviction_order(MemType::VRAM, 0).is_empty());
     world.with(&bo, |r| r.unpin()).unwrap();
@@ -118,7 +123,9 @@ fn resource_manager_set_used_basic() {
     let other = world.create(SIZE);
     let refused = world.validate(&other, &vram()).unwrap_err();
     assert!(matches!(refused, Error::NoSpace(_)), "{refused}");
-    world.validate(&other, &vram().with(Place::new(MemType::SYSTEM))).unwrap();
+    world
+        .validate(&other, &vram().with(Place::new(MemType::SYSTEM)))
+        .unwrap();
     assert_eq!(world.place_of(&other), Some(MemType::SYSTEM));
     assert_eq!(world.place_of(&bo), Some(MemType::VRAM));
     manager.set_used(true);

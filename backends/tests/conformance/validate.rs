@@ -27,7 +27,12 @@ fn of_kind(world: &World, bytes: u64, kind: BoKind) -> Bo<SimDriver> {
 }
 
 fn pin<D: Driver>(world: &World<D>, bo: &Bo<D>) {
-    world.with(bo, |r| { r.pin(); Ok(()) }).unwrap();
+    world
+        .with(bo, |r| {
+            r.pin();
+            Ok(())
+        })
+        .unwrap();
 }
 
 /// Adds a point of `timeline` to the object, as work of that class would.
@@ -58,7 +63,10 @@ fn bo_init_reserved_sys_man() {
         assert_eq!(bo.handles(), 1, "one reference");
         assert_eq!((bo.kind(), bo.bytes(), bo.pages()), (kind, SIZE, pages(4)));
         let facts = world.with(&bo, |r| Ok(r.facts())).unwrap();
-        assert_eq!((facts.pages, facts.kind, facts.pinned), (pages(4), kind, false));
+        assert_eq!(
+            (facts.pages, facts.kind, facts.pinned),
+            (pages(4), kind, false)
+        );
         assert_eq!(facts.mem_type, Some(MemType::SYSTEM));
         let (populated, idle) = world
             .with(&bo, |r| Ok((r.is_populated(), r.is_idle(Usage::Bookkeep))))
@@ -104,7 +112,10 @@ fn bo_init_reserved_resv() {
         })
         .unwrap();
     assert_eq!(locked.context().bytes_moved(), SIZE);
-    assert_eq!(locked.get(&second).unwrap().mem_type(), Some(MemType::SYSTEM));
+    assert_eq!(
+        locked.get(&second).unwrap().mem_type(),
+        Some(MemType::SYSTEM)
+    );
     drop(locked);
     assert!(!first.is_locked());
 }
@@ -209,7 +220,10 @@ fn bo_validate_multihop() {
         assert_eq!(world.validate(&bo, &system()).unwrap(), 2 * SIZE);
         assert_eq!(world.place_of(&bo), Some(MemType::SYSTEM));
         world.assert_image(&bo, 1, 1);
-        assert_eq!((world.used(MemType::TT), world.used(MemType::SYSTEM)), (0, 4));
+        assert_eq!(
+            (world.used(MemType::TT), world.used(MemType::SYSTEM)),
+            (0, 4)
+        );
         world.check();
     }
 }
@@ -249,7 +263,9 @@ fn bo_validate_no_placement_not_signaled() {
         let timeline = world.gpu.timeline();
         let fence = make_busy(&world, &bo, &timeline, Usage::Bookkeep);
         let context = OpContext::new().without_waiting();
-        world.validate_with(context, &bo, &Placement::new()).unwrap();
+        world
+            .validate_with(context, &bo, &Placement::new())
+            .unwrap();
         assert_eq!(world.place_of(&bo), None);
         let usage = world.device.manager(MemType::VRAM).unwrap().usage();
         assert_eq!((usage.used, usage.retired), (pages(0), pages(4)));
@@ -352,7 +368,10 @@ fn bo_validate_all_pinned_evict() {
     let Error::NoSpace(detail) = &error else {
         unreachable!()
     };
-    assert_eq!((detail.tried[0].evictable, detail.tried[0].unevictable), (0, 1));
+    assert_eq!(
+        (detail.tried[0].evictable, detail.tried[0].unevictable),
+        (0, 1)
+    );
     assert_eq!(world.place_of(&bo), None);
     assert_eq!(world.place_of(&pinned), Some(MemType::VRAM));
     world.check();

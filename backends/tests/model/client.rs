@@ -98,11 +98,19 @@ impl<'w> Client<'w> {
     /// VRAM in the order of eviction.
     fn order(&self) -> Vec<u64> {
         let device = &self.world.device;
-        (0..4).flat_map(|p| device.eviction_order(MemType::VRAM, p)).collect()
+        (0..4)
+            .flat_map(|p| device.eviction_order(MemType::VRAM, p))
+            .collect()
     }
 
     fn act(&mut self, op: &Op, order: Option<&[u64]>) -> Outcome {
-        if let Op::Create { pages, short, priority, how } = *op {
+        if let Op::Create {
+            pages,
+            short,
+            priority,
+            how,
+        } = *op
+        {
             return self.create(pages * PAGE - short, priority, how);
         }
         let number = match *op {
@@ -130,8 +138,15 @@ impl<'w> Client<'w> {
             (Op::Sleep { ns }, _) => self.sleep(*ns),
             (Op::Suspend, _) => self.suspend(),
             (Op::Limit { pages: limit }, _) => {
-                let max = if *limit < 16 { pages(64) } else { pages(*limit) };
-                let limits = Limits { max, ..Limits::default() };
+                let max = if *limit < 16 {
+                    pages(64)
+                } else {
+                    pages(*limit)
+                };
+                let limits = Limits {
+                    max,
+                    ..Limits::default()
+                };
                 self.group.set_limits(MemType::VRAM, limits);
                 Ok(())
             }
@@ -154,7 +169,7 @@ impl<'w> Client<'w> {
             }
             (Op::Bulk { member, .. }, Some(at)) => self.join(at, *member),
             (Op::Both { b, .. }, Some(at)) => self.both(at, *b),
-            (Op::Create { .. } , _) => unreachable!("done above"),
+            (Op::Create { .. }, _) => unreachable!("done above"),
         }
     }
 
@@ -192,13 +207,14 @@ impl<'w> Client<'w> {
 
     fn drop_object(&mut self, at: usize) -> Outcome {
         let object = self.objects.swap_remove(at);
-        self.world.with(&object.bo, |r| {
-            for _ in 0..object.pins {
-                r.unpin()?;
-            }
-            Ok(())
-        })
-        .map_err(told)
+        self.world
+            .with(&object.bo, |r| {
+                for _ in 0..object.pins {
+                    r.unpin()?;
+                }
+                Ok(())
+            })
+            .map_err(told)
     }
 
     fn sleep(&self, ns: u64) -> Outcome {
@@ -237,7 +253,9 @@ impl<'w> Client<'w> {
         if matches!(terms, Terms::Cancelled) {
             token.cancel();
         }
-        let result = self.world.validate_with(context, &self.objects[at].bo, &placement);
+        let result = self
+            .world
+            .validate_with(context, &self.objects[at].bo, &placement);
         let after = self.with(at, |r| Ok(r.mem_type())).map_err(told)?;
         let id = self.objects[at].bo.id();
         match &result {
@@ -245,12 +263,16 @@ impl<'w> Client<'w> {
                 let events = self.world.log.events();
                 let in_events = bytes_of_moves(&events);
                 if *moved != in_events {
-                    return Err(format!("I-08: {moved} bytes moved, {in_events} in the events"));
+                    return Err(format!(
+                        "I-08: {moved} bytes moved, {in_events} in the events"
+                    ));
                 }
                 let satisfied = matches!(
                     (to, before),
-                    (To::Vram | To::VramTopDown | To::DesiredVram | To::VramOrSystem, Some(MemType::VRAM))
-                        | (To::Tt, Some(MemType::TT))
+                    (
+                        To::Vram | To::VramTopDown | To::DesiredVram | To::VramOrSystem,
+                        Some(MemType::VRAM)
+                    ) | (To::Tt, Some(MemType::TT))
                         | (To::System, Some(MemType::SYSTEM))
                 );
                 if satisfied && *moved > 0 {
@@ -261,14 +283,17 @@ impl<'w> Client<'w> {
             Ok(_) => {}
             Err(error) => self.judge(at, to, terms, error)?,
         }
-        let there = after.is_some_and(|after| placement.places().iter().any(|p| p.mem_type == after));
+        let there =
+            after.is_some_and(|after| placement.places().iter().any(|p| p.mem_type == after));
         if result.is_ok() && !there && self.alone() {
             return Err(format!("I-06: object {id} is in {after:?}"));
         }
         // On the way it may have stopped in TT.
         let hop = after == Some(MemType::TT);
         if result.is_err() && self.alone() && after != before && !hop {
-            return Err(format!("I-65: a failed validate moved object {id} to {after:?}"));
+            return Err(format!(
+                "I-65: a failed validate moved object {id} to {after:?}"
+            ));
         }
         Ok(())
     }
@@ -315,7 +340,11 @@ impl<'w> Client<'w> {
         let words = (self.objects[at].bo.bytes() / 8) as usize;
         let first = part as usize % words;
         let count = 1 + (part >> 32) as usize % (words - first);
-        if part % 5 == 0 { (0, words) } else { (first, count) }
+        if part % 5 == 0 {
+            (0, words)
+        } else {
+            (first, count)
+        }
     }
 
     fn write(&mut self, at: usize, part: u64) -> Outcome {
@@ -493,7 +522,11 @@ impl<'w> Client<'w> {
         if pinned >= 2 || self.objects[at].bo.pages().get() > 8 {
             return Ok(());
         }
-        self.with(at, |r| { r.pin(); Ok(()) }).map_err(told)?;
+        self.with(at, |r| {
+            r.pin();
+            Ok(())
+        })
+        .map_err(told)?;
         self.objects[at].pins += 1;
         Ok(())
     }
@@ -513,7 +546,11 @@ impl<'w> Client<'w> {
         if !self.alone() {
             return Ok(());
         }
-        let advice = if needed { Advice::WillNeed } else { Advice::DontNeed };
+        let advice = if needed {
+            Advice::WillNeed
+        } else {
+            Advice::DontNeed
+        };
         let retained = self.with(at, |r| Ok(r.advise(advice))).map_err(told)?;
         let object = &mut self.objects[at];
         object.needed = needed;
@@ -567,7 +604,12 @@ impl<'w> Client<'w> {
             Ok(_) => {}
             Err(Error::NoMemory { .. }) if self.objects.iter().any(|o| o.pins > 0) => {
                 // Nothing is lost by half a suspend.
-                return self.world.device.resume(OpContext::new()).map(drop).map_err(told);
+                return self
+                    .world
+                    .device
+                    .resume(OpContext::new())
+                    .map(drop)
+                    .map_err(told);
             }
             Err(error) => return Err(told(error)),
         }
@@ -575,7 +617,10 @@ impl<'w> Client<'w> {
             mem_type: MemType::VRAM,
             ranges: [placement::PageRange::new(0, 64).expect("in order")].into(),
         };
-        let fence = self.queue.fill(&all, 0xdead_beef_dead_beef, []).map_err(told)?;
+        let fence = self
+            .queue
+            .fill(&all, 0xdead_beef_dead_beef, [])
+            .map_err(told)?;
         fence.wait(None).map_err(told)?;
         self.world.device.resume(OpContext::new()).map_err(told)?;
         self.hear_events();
@@ -588,7 +633,10 @@ impl<'w> Client<'w> {
             return;
         }
         for event in self.world.log.take() {
-            let object = self.objects.iter_mut().find(|o| o.bo.id() == event.object());
+            let object = self
+                .objects
+                .iter_mut()
+                .find(|o| o.bo.id() == event.object());
             let Some(object) = object else {
                 continue;
             };
@@ -618,7 +666,8 @@ impl<'w> Client<'w> {
         }
         for pair in self.fences.windows(2) {
             let (earlier, later) = (&pair[0], &pair[1]);
-            if later.1 == Status::Done && earlier.1 == Status::Pending && later.0.covers(&earlier.0) {
+            if later.1 == Status::Done && earlier.1 == Status::Pending && later.0.covers(&earlier.0)
+            {
                 // It may have signalled between the two looks.
                 if !earlier.0.is_signalled() {
                     return Err(format!("I-34: {:?} before {:?}", later.0, earlier.0));
@@ -631,7 +680,9 @@ impl<'w> Client<'w> {
                 return true;
             }
             if sum.get() != Some(*expected) {
-                wrong = Some(format!("I-12: a kernel summed {sum:?}, expected {expected:x}"));
+                wrong = Some(format!(
+                    "I-12: a kernel summed {sum:?}, expected {expected:x}"
+                ));
             }
             false
         });
@@ -652,7 +703,10 @@ impl<'w> Client<'w> {
             self.drop_object(0)?;
         }
         if self.alone() {
-            self.world.device.close(None).map_err(|h| format!("I-58: {h:?}"))?;
+            self.world
+                .device
+                .close(None)
+                .map_err(|h| format!("I-58: {h:?}"))?;
             for mem_type in [MemType::VRAM, MemType::TT, MemType::SYSTEM] {
                 if !self.group.used(mem_type).is_zero() {
                     return Err(format!("I-58: the group is charged in {mem_type}"));
@@ -669,9 +723,18 @@ fn victims_in_order(events: &[Event], wanted_by: u64, order: &[u64]) -> Outcome 
     let victims: Vec<u64> = events
         .iter()
         .filter_map(|e| match *e {
-            Event::Moved { object, from: Some(MemType::VRAM), why: Reason::EvictedFor(by), .. }
-            | Event::Discarded { object, from: Some(MemType::VRAM), why: Reason::EvictedFor(by), .. }
-                if by == wanted_by => Some(object),
+            Event::Moved {
+                object,
+                from: Some(MemType::VRAM),
+                why: Reason::EvictedFor(by),
+                ..
+            }
+            | Event::Discarded {
+                object,
+                from: Some(MemType::VRAM),
+                why: Reason::EvictedFor(by),
+                ..
+            } if by == wanted_by => Some(object),
             _ => None,
         })
         .collect();
@@ -684,7 +747,10 @@ fn victims_in_order(events: &[Event], wanted_by: u64, order: &[u64]) -> Outcome 
     for victim in victims {
         while order.get(at).is_some_and(|id| *id != victim) {
             if !excused(order[at]) {
-                return Err(format!("I-43: {victim} left before {} of {order:?}", order[at]));
+                return Err(format!(
+                    "I-43: {victim} left before {} of {order:?}",
+                    order[at]
+                ));
             }
             at += 1;
         }

@@ -103,7 +103,10 @@ fn shrink(seed: u64, mut ops: Vec<Op>) -> (Vec<Op>, String) {
 }
 
 fn seeds(count: u64) -> std::ops::RangeInclusive<u64> {
-    match std::env::var("MODEL_SEED").ok().and_then(|s| s.parse().ok()) {
+    match std::env::var("MODEL_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+    {
         Some(seed) => seed..=seed,
         None => 1..=count,
     }
@@ -169,7 +172,10 @@ fn clients_in_turns_on_the_virtual_clock_do_not_disturb_each_other() {
 fn clients_in_threads_on_the_wall_clock_do_not_disturb_each_other() {
     for seed in seeds(60) {
         let (setup, driver) = setup(seed);
-        let setup = Setup { wall: true, ..setup };
+        let setup = Setup {
+            wall: true,
+            ..setup
+        };
         let world = setup.build(driver);
         let results: Vec<_> = std::thread::scope(|s| {
             let clients = [1, 2].map(|n| {

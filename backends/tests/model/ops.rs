@@ -4,27 +4,81 @@
 /// list stays meaningful when some of it is left out.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
-    Create { pages: u64, short: u64, priority: u8, how: u64 },
-    Drop { object: u64 },
-    Validate { object: u64, to: To, terms: Terms },
-    Throw { object: u64 },
-    Write { object: u64, part: u64 },
-    Read { object: u64, part: u64 },
-    Fill { object: u64, to: Option<To> },
-    Add { object: u64, to: Option<To>, addend: u64 },
-    Checksum { object: u64 },
-    EvictAll { tt: bool },
-    SwapOut { object: u64 },
-    Populate { object: u64 },
-    Pin { object: u64 },
-    Unpin { object: u64 },
-    Advise { object: u64, needed: bool },
-    Sleep { ns: u64 },
+    Create {
+        pages: u64,
+        short: u64,
+        priority: u8,
+        how: u64,
+    },
+    Drop {
+        object: u64,
+    },
+    Validate {
+        object: u64,
+        to: To,
+        terms: Terms,
+    },
+    Throw {
+        object: u64,
+    },
+    Write {
+        object: u64,
+        part: u64,
+    },
+    Read {
+        object: u64,
+        part: u64,
+    },
+    Fill {
+        object: u64,
+        to: Option<To>,
+    },
+    Add {
+        object: u64,
+        to: Option<To>,
+        addend: u64,
+    },
+    Checksum {
+        object: u64,
+    },
+    EvictAll {
+        tt: bool,
+    },
+    SwapOut {
+        object: u64,
+    },
+    Populate {
+        object: u64,
+    },
+    Pin {
+        object: u64,
+    },
+    Unpin {
+        object: u64,
+    },
+    Advise {
+        object: u64,
+        needed: bool,
+    },
+    Sleep {
+        ns: u64,
+    },
     Suspend,
-    Priority { object: u64, priority: u8 },
-    Bulk { object: u64, member: bool },
-    Limit { pages: u64 },
-    Both { a: u64, b: u64 },
+    Priority {
+        object: u64,
+        priority: u8,
+    },
+    Bulk {
+        object: u64,
+        member: bool,
+    },
+    Limit {
+        pages: u64,
+    },
+    Both {
+        a: u64,
+        b: u64,
+    },
 }
 
 /// Where to.
@@ -98,29 +152,60 @@ fn op(random: &mut Random) -> Op {
             how: random.below(4),
         },
         10..=12 => Op::Drop { object },
-        13..=25 => Op::Validate { object, to: to(random), terms: terms(random) },
+        13..=25 => Op::Validate {
+            object,
+            to: to(random),
+            terms: terms(random),
+        },
         26 => Op::Throw { object },
-        27..=31 => Op::Write { object, part: random.next() },
-        32..=35 => Op::Read { object, part: random.next() },
-        36..=39 => Op::Fill { object, to: (random.below(3) > 0).then(|| to(random)) },
+        27..=31 => Op::Write {
+            object,
+            part: random.next(),
+        },
+        32..=35 => Op::Read {
+            object,
+            part: random.next(),
+        },
+        36..=39 => Op::Fill {
+            object,
+            to: (random.below(3) > 0).then(|| to(random)),
+        },
         40..=42 => Op::Add {
             object,
             to: (random.below(3) > 0).then(|| to(random)),
             addend: random.below(100),
         },
         43..=44 => Op::Checksum { object },
-        45 => Op::EvictAll { tt: random.below(2) == 0 },
+        45 => Op::EvictAll {
+            tt: random.below(2) == 0,
+        },
         46..=47 => Op::SwapOut { object },
         48..=49 => Op::Populate { object },
         50 => Op::Pin { object },
         51..=52 => Op::Unpin { object },
-        53..=54 => Op::Advise { object, needed: random.below(2) == 0 },
-        55..=56 => Op::Sleep { ns: random.below(200_000) },
+        53..=54 => Op::Advise {
+            object,
+            needed: random.below(2) == 0,
+        },
+        55..=56 => Op::Sleep {
+            ns: random.below(200_000),
+        },
         57 => Op::Suspend,
-        58 => Op::Priority { object, priority: random.below(4) as u8 },
-        59 => Op::Bulk { object, member: random.below(3) > 0 },
-        60 => Op::Limit { pages: random.below(64) },
-        _ => Op::Both { a: object, b: random.next() },
+        58 => Op::Priority {
+            object,
+            priority: random.below(4) as u8,
+        },
+        59 => Op::Bulk {
+            object,
+            member: random.below(3) > 0,
+        },
+        60 => Op::Limit {
+            pages: random.below(64),
+        },
+        _ => Op::Both {
+            a: object,
+            b: random.next(),
+        },
     }
 }
 

@@ -57,7 +57,11 @@ pub(crate) fn compare(tag: u64, expected: &[u8], found: &[u8]) -> core::result::
             ));
         }
     }
-    Err(format!("I-12: object {tag}: {} bytes of {}", found.len(), expected.len()))
+    Err(format!(
+        "I-12: object {tag}: {} bytes of {}",
+        found.len(),
+        expected.len()
+    ))
 }
 
 /// The whole content by the CPU's own read.
@@ -84,7 +88,11 @@ impl<D: Driver> World<D> {
         let found = self
             .with(bo, |r| read_all(r, bo.bytes()))
             .map_err(|e| format!("object {}: {e}", bo.id()))?;
-        compare(bo.id(), &image(bo.id(), writer, sequence, bo.bytes()), &found)
+        compare(
+            bo.id(),
+            &image(bo.id(), writer, sequence, bo.bytes()),
+            &found,
+        )
     }
 
     /// Asserts [`World::expect_image`].

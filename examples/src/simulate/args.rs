@@ -82,7 +82,7 @@ pub(crate) enum Command {
 /// The arguments of `simulate demo`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// How long the clients work
+    /// How long the clients work, on the device's clock
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) seconds: u64,
 

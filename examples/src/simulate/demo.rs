@@ -66,7 +66,8 @@ impl Shared {
     }
 
     fn is_over(&self) -> bool {
-        self.progress.set_position(self.now().min(self.end_ns) / 1_000_000);
+        self.progress
+            .set_position(self.now().min(self.end_ns) / 1_000_000);
         self.is_stopped() || self.now() >= self.end_ns
     }
 
@@ -88,7 +89,9 @@ impl Shared {
         let mut sizes = Vec::new();
         while left > 0 {
             let most = 1 << random.below(u64::from(self.sizes.largest.ilog2()) + 1);
-            let pages = (most + random.below(most)).min(self.sizes.largest).min(left);
+            let pages = (most + random.below(most))
+                .min(self.sizes.largest)
+                .min(left);
             sizes.push(pages);
             left -= pages;
         }
@@ -127,7 +130,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
         return Ok(list_sites()?);
     }
     if args.preset.as_deref() == Some("list") {
-        return Ok(to_stdout(format!("{}\n", preset_names().join("\n")).as_bytes())?);
+        return Ok(to_stdout(
+            format!("{}\n", preset_names().join("\n")).as_bytes(),
+        )?);
     }
     let config = config(args)?;
     let rig = Rig::new(args, config)?;
@@ -150,7 +155,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
 fn list_sites() -> Result<()> {
     let sites = Sites::new().sites();
     let width = sites.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let lines = sites.iter().map(|(name, what)| format!("{name:width$}  {what}\n"));
+    let lines = sites
+        .iter()
+        .map(|(name, what)| format!("{name:width$}  {what}\n"));
     to_stdout(lines.collect::<String>().as_bytes())
 }
 
@@ -198,7 +205,10 @@ impl Rig {
                 continue;
             };
             let known = inject.sites().iter().any(|(site, _)| site == name);
-            ensure!(known, "--inject: no site {name:?}; `--inject list` prints all");
+            ensure!(
+                known,
+                "--inject: no site {name:?}; `--inject list` prints all"
+            );
             inject.fail(name, nth.get(), *forever);
         }
         let time = match args.clock {
@@ -221,7 +231,11 @@ impl Rig {
             .pages(gpu.pages())
             .backup(Arc::new(swap))
             .system_limit(limit.context("--system-limit")?)
-            .memory(MemType::VRAM, Box::new(Range::new(config.vram)), gpu.region())
+            .memory(
+                MemType::VRAM,
+                Box::new(Range::new(config.vram)),
+                gpu.region(),
+            )
             .faults(inject)
             .sink(Arc::clone(&stats) as Arc<dyn ttm::trace::Sink>);
         for (number, engine) in (0..).zip(gpu.engines()) {
@@ -321,7 +335,8 @@ fn work(args: &DemoArgs, rig: &Rig) -> (Result<(), Failure>, Vec<Done>, Shared) 
 
 fn progress(end_ms: u64) -> ProgressBar {
     let bar = ProgressBar::new(end_ms);
-    let style = ProgressStyle::with_template("{bar:40} {percent:>3} % of the run, {elapsed} so far");
+    let style =
+        ProgressStyle::with_template("{bar:40} {percent:>3} % of the run, {elapsed} so far");
     bar.set_style(style.expect("a template that is right"));
     bar
 }
@@ -330,13 +345,17 @@ fn progress(end_ms: u64) -> ProgressBar {
 fn take_down(rig: &Rig) -> Result<(), Failure> {
     let device = &rig.device;
     let wrong = |what: String| Failure::Wrong(what);
-    device.check().map_err(|violation| wrong(violation.to_string()))?;
+    device
+        .check()
+        .map_err(|violation| wrong(violation.to_string()))?;
     device
         .close(None)
         .map_err(|holders| wrong(format!("the device cannot be closed: {holders:?}")))?;
     let frames = device.system_budget().used().get();
     let slots = device.backup_usage().map_or(0, |(used, _)| used.get());
-    let used = device.manager(MemType::VRAM).map_or(0, |m| m.usage().used.get());
+    let used = device
+        .manager(MemType::VRAM)
+        .map_or(0, |m| m.usage().used.get());
     if (frames, slots, used) != (0, 0, 0) {
         return Err(wrong(format!(
             "left behind: {frames} system pages, {slots} pages in the backup, {used} of the card"

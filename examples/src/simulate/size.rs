@@ -29,6 +29,7 @@ impl ByteSize {
     /// One kibibyte.
     pub(crate) const KIB: Self = Self(1 << 10);
     /// One mebibyte.
+    #[cfg(test)]
     pub(crate) const MIB: Self = Self(1 << 20);
 
     /// The size as a number of bytes.

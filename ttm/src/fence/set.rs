@@ -245,7 +245,12 @@ mod tests {
         set.reserve(1).unwrap();
         set.add(t.issue(), Usage::Read);
         set.check().unwrap();
-        assert_eq!(set.waited_by(Usage::Read).map(Fence::seqno).collect::<Vec<_>>(), [2]);
+        assert_eq!(
+            set.waited_by(Usage::Read)
+                .map(Fence::seqno)
+                .collect::<Vec<_>>(),
+            [2]
+        );
     }
 
     #[test]

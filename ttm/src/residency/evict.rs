@@ -292,11 +292,12 @@ impl Victim for BoCore {
             0 => Reason::Cleared,
             object => Reason::EvictedFor(object),
         };
-        self.make_ready(held, &mut state, ask).or_else(|error| match error {
-            // Nothing is left to move.
-            Error::ContentLost | Error::DeviceLost => Ok(()),
-            error => Err(error),
-        })?;
+        self.make_ready(held, &mut state, ask)
+            .or_else(|error| match error {
+                // Nothing is left to move.
+                Error::ContentLost | Error::DeviceLost => Ok(()),
+                error => Err(error),
+            })?;
         if state.advice == Advice::DontNeed || state.content == Content::Lost {
             self.discard_victim(held, &mut state, why)?;
             return Ok(Left::Gone);
@@ -417,13 +418,14 @@ impl BoCore {
         };
         let (gone, result) = tt.swap_out(&supply);
         if !gone.is_zero() {
+            // Only then: the entry is in a walk's hand, and would be proposed again at once.
+            state.update_home();
             device.emit(Event::SwappedOut {
                 object: self.id,
                 bytes: gone.bytes(),
                 since,
             });
         }
-        state.update_home();
         match result {
             Ok(()) if gone.is_zero() => Ok(Left::Stays("it has no pages")),
             // Some pages went: whoever asked can use them.

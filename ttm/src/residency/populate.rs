@@ -72,13 +72,16 @@ impl BoCore {
         result.map(|_| ())
     }
 
-    /// A resource in the system memory type, which is never full.
-    pub(super) fn system_resource(&self, state: &BoState) -> Result<Resource> {
-        let victim: Weak<dyn Victim> = self.me.clone();
-        let order = Order {
+    /// An order for any space that fits, out of eviction's reach.
+    pub(super) fn plain_order<'a>(
+        &self,
+        state: &'a BoState,
+        victim: &'a Weak<dyn Victim>,
+    ) -> Order<'a> {
+        Order {
             request: Request::new(self.pages),
             flags: PlaceFlags::empty(),
-            victim: &victim,
+            victim,
             group: None,
             priority: state.priority,
             bulk: state.bulk.as_ref(),
@@ -86,7 +89,13 @@ impl BoCore {
             last_stamp: self.device.stamps(1),
             accepts_fences: true,
             claim: None,
-        };
+        }
+    }
+
+    /// A resource in the system memory type, which is never full.
+    pub(super) fn system_resource(&self, state: &BoState) -> Result<Resource> {
+        let victim: Weak<dyn Victim> = self.me.clone();
+        let order = self.plain_order(state, &victim);
         match self.device.system().take(&order) {
             Ok(taken) => {
                 let mut resource = taken.resource;

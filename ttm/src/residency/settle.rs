@@ -4,7 +4,7 @@ use crate::bo::{BoCore, BoState, Content, Moving};
 use crate::error::{Error, Result};
 use crate::fence::{Fence, FenceError, Status, Usage};
 use crate::reservation::Held;
-use crate::resource::{Ask, Victim};
+use crate::resource::{Ask, Home, Order, Victim};
 use crate::sync::Weak;
 use crate::trace::{Event, How, Reason};
 
@@ -74,11 +74,15 @@ impl BoCore {
     ) -> Result<()> {
         let Moving { old, old_tt, .. } = *moving;
         let device = &self.device;
-        let me: Weak<dyn Victim> = self.me.clone();
+        let victim: Weak<dyn Victim> = self.me.clone();
         let back = old.and_then(|old| {
-            let last = device.stamps(1);
-            old.manager
-                .unretire(old.number, &me, old.flags, state.priority, last)
+            let order = Order {
+                flags: old.flags,
+                group: self.group.as_ref(),
+                home: Home::Ordered,
+                ..self.plain_order(state, &victim)
+            };
+            old.manager.unretire(old.number, &order)
         });
         let from = state.mem_type();
         let fences: Vec<Fence> = held.fences().waited_by(Usage::Bookkeep).cloned().collect();

@@ -165,7 +165,12 @@ impl BoCore {
         }
     }
 
-    pub(super) fn restore(&self, held: &Held<'_>, state: &mut BoState, ask: &Ask<'_>) -> Result<bool> {
+    pub(super) fn restore(
+        &self,
+        held: &Held<'_>,
+        state: &mut BoState,
+        ask: &Ask<'_>,
+    ) -> Result<bool> {
         let (Some(mut copy), Some(resource)) = (state.suspended.take(), &state.resource) else {
             return Ok(false);
         };

@@ -159,6 +159,15 @@ impl Group {
         }
     }
 
+    /// Charges whatever the limits say: the pages never left the group's objects.
+    pub(crate) fn recharge(&self, mem_type: MemType, pages: PageCount) {
+        for group in self.ancestry() {
+            group.accounts[mem_type.index()]
+                .used
+                .fetch_add(pages.get(), Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn uncharge(&self, mem_type: MemType, pages: PageCount) {
         for group in self.ancestry() {
             let before = group.accounts[mem_type.index()]

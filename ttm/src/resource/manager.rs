@@ -96,7 +96,6 @@ struct Retired {
     number: u64,
     extents: Extents,
     pages: PageCount,
-    group: Option<Arc<Group>>,
     /// Keep it if a fence failed: its object may want it back.
     recoverable: bool,
 }
@@ -114,7 +113,6 @@ struct Claim {
 }
 
 struct State {
-    mem_type: MemType,
     space: Box<dyn Space>,
     lru: Lru,
     used: u64,
@@ -142,7 +140,6 @@ impl Manager {
             mem_type,
             kind,
             state: Mutex::new(State {
-                mem_type,
                 space,
                 lru: Lru::new(),
                 used: 0,
@@ -260,6 +257,10 @@ impl Manager {
         recoverable: bool,
     ) -> u64 {
         let manager = Arc::clone(&resource.manager);
+        // A group pays for what it uses; this is free but for a fence.
+        if let Some(group) = resource.group.take() {
+            group.uncharge(manager.mem_type, resource.pages);
+        }
         let mut state = manager.state.lock();
         let state = &mut *state;
         state.depart(&resource);
@@ -272,7 +273,6 @@ impl Manager {
                 number,
                 extents: core::mem::take(&mut resource.extents),
                 pages: resource.pages,
-                group: resource.group.take(),
                 recoverable,
             },
         );
@@ -281,68 +281,47 @@ impl Manager {
 
     /// Takes a retired resource back for its object, whose move away failed. `None` if its space
     /// was handed on meanwhile.
-    pub(crate) fn unretire(
-        self: &Arc<Self>,
-        number: u64,
-        victim: &Weak<dyn Victim>,
-        flags: PlaceFlags,
-        priority: u8,
-        last_stamp: u64,
-    ) -> Option<Resource> {
+    pub(crate) fn unretire(self: &Arc<Self>, number: u64, back: &Order<'_>) -> Option<Resource> {
         let mut state = self.state.lock();
         let state = &mut *state;
         let (_, retired) = state.retired.take_oldest(|r, _| r.number == number)?;
         state.retired_pages -= retired.pages.get();
         state.used += retired.pages.get();
-        let key = key_of_arrival(last_stamp);
-        let node = state
-            .lru
-            .insert(victim.clone(), key, priority, None, Home::Ordered);
+        let node = state.enter(back);
         state.counters.arrivals += 1;
         state.counters.bytes_in += retired.pages.bytes();
+        if let Some(group) = back.group {
+            group.recharge(self.mem_type, retired.pages);
+        }
         Some(Resource {
             manager: Arc::clone(self),
             extents: retired.extents,
             node,
-            group: retired.group,
+            group: back.group.cloned(),
             pages: retired.pages,
-            flags,
+            flags: back.flags,
             leaving: Leaving::Moved,
         })
     }
 
     /// Nobody wants the retired resource back any more, whatever becomes of its fences.
     pub(crate) fn forget(&self, number: u64) {
-        let freed = {
-            let mut state = self.state.lock();
-            let state = &mut *state;
-            let found = state.retired.take_oldest(|r, _| r.number == number);
-            let Some((fences, mut retired)) = found else {
-                return;
-            };
-            retired.recoverable = false;
-            if fences.iter().all(Fence::is_signalled) {
-                Some(state.free_retired(retired))
-            } else {
-                state.retired.push(fences, retired);
-                None
-            }
+        let mut state = self.state.lock();
+        let found = state.retired.take_oldest(|r, _| r.number == number);
+        let Some((fences, mut retired)) = found else {
+            return;
         };
-        self.uncharge(freed.flatten());
+        retired.recoverable = false;
+        if fences.iter().all(Fence::is_signalled) {
+            state.free_retired(retired);
+        } else {
+            state.retired.push(fences, retired);
+        }
     }
 
     /// Frees what waited for fences that have signalled. Answers whether anything was.
     pub(crate) fn reap(&self) -> bool {
-        let mut charges = Vec::new();
-        let freed = self.state.lock().reap(&mut charges);
-        charges.into_iter().for_each(|c| self.uncharge(Some(c)));
-        freed
-    }
-
-    fn uncharge(&self, charge: Option<(Arc<Group>, PageCount)>) {
-        if let Some((group, pages)) = charge {
-            group.uncharge(self.mem_type, pages);
-        }
+        self.state.lock().reap()
     }
 
     /// The fence after which the oldest retired space is free.
@@ -641,15 +620,19 @@ impl State {
         self.used += pages.get();
         self.counters.arrivals += 1;
         self.counters.bytes_in += pages.bytes();
-        let key = key_of_arrival(order.last_stamp);
-        let node = self.lru.insert(
+        let node = self.enter(order);
+        Ok((extents, node, after))
+    }
+
+    /// Enters an object as the youngest.
+    fn enter(&mut self, order: &Order<'_>) -> NodeId {
+        self.lru.insert(
             order.victim.clone(),
-            key,
+            key_of_arrival(order.last_stamp),
             order.priority,
             order.bulk.cloned(),
             order.home,
-        );
-        Ok((extents, node, after))
+        )
     }
 
     /// Clean space first, then what its fences have freed, then what is behind fences.
@@ -658,12 +641,7 @@ impl State {
             Err(TakeError::Full) if !self.retired.is_empty() => {}
             result => return result,
         }
-        let mut charges = Vec::new();
-        if self.reap(&mut charges) {
-            for (group, pages) in charges {
-                // The manager's lock is held: a group's counters are atomics, nothing foreign.
-                group.uncharge(self.mem_type, pages);
-            }
+        if self.reap() {
             match self.take_clean(order) {
                 Err(TakeError::Full) => {}
                 result => return result,
@@ -714,9 +692,7 @@ impl State {
                 self.pending.push((extent.range(), fence.clone()));
             }
         }
-        if let Some((group, pages)) = self.free_retired(retired) {
-            group.uncharge(self.mem_type, pages);
-        }
+        self.free_retired(retired);
         true
     }
 
@@ -775,15 +751,14 @@ impl State {
         }
     }
 
-    fn free_retired(&mut self, retired: Retired) -> Option<(Arc<Group>, PageCount)> {
+    fn free_retired(&mut self, retired: Retired) {
         self.retired_pages -= retired.pages.get();
         for extent in retired.extents {
             self.free(extent);
         }
-        retired.group.map(|group| (group, retired.pages))
     }
 
-    fn reap(&mut self, charges: &mut Vec<(Arc<Group>, PageCount)>) -> bool {
+    fn reap(&mut self) -> bool {
         let mut ready: SmallVec<[Retired; 4]> = SmallVec::new();
         let failed = |f: &Fence| matches!(f.status(), Status::Failed(_));
         self.retired.reap(
@@ -792,7 +767,7 @@ impl State {
         );
         let any = !ready.is_empty();
         for item in ready {
-            charges.extend(self.free_retired(item));
+            self.free_retired(item);
         }
         any
     }

@@ -125,7 +125,10 @@ impl World {
                 self.engine.step_user(Fate::Done);
                 Ok(())
             }
-            16 => self.device.evict_all(MemType::VRAM, context(input.next())).map(drop),
+            16 => self
+                .device
+                .evict_all(MemType::VRAM, context(input.next()))
+                .map(drop),
             17 => self.with(input, |reserved, _| reserved.swap_out()),
             18 => self.with(input, |reserved, _| reserved.populate()),
             19 => {
@@ -156,7 +159,11 @@ impl World {
                 let limit = pages(u64::from(input.next()) % FRAMES);
                 self.device.system_budget().set_limit(limit);
             }
-            n => self.device.manager(MemType::VRAM).expect("given").set_used(n & 1 == 0),
+            n => self
+                .device
+                .manager(MemType::VRAM)
+                .expect("given")
+                .set_used(n & 1 == 0),
         }
         Ok(())
     }
@@ -165,13 +172,21 @@ impl World {
         let slot = usize::from(input.next()) % OBJECTS;
         let (shape, habit) = (input.next(), Habit(input.next()));
         let n = u64::from(shape & 7) + 1;
-        let kind = if shape & 0x80 == 0 { BoKind::Device } else { BoKind::Kernel };
+        let kind = if shape & 0x80 == 0 {
+            BoKind::Device
+        } else {
+            BoKind::Kernel
+        };
         let info = BoInfo::new(n * PAGE_SIZE)
             .kind(kind)
             .priority(shape >> 3 & 3)
             .align(pages(1 << (shape >> 5 & 1)));
         let bo = self.device.create(info, habit)?;
-        let fresh = if kind == BoKind::Device { Some(0) } else { None };
+        let fresh = if kind == BoKind::Device {
+            Some(0)
+        } else {
+            None
+        };
         let known = Known {
             bo,
             pages: vec![fresh; n as usize],
@@ -200,7 +215,9 @@ impl World {
         let Some(known) = &self.objects[slot] else {
             return Ok(());
         };
-        self.device.exec(context(terms), |t| f(&t.lock(&known.bo)?, n)).map(drop)
+        self.device
+            .exec(context(terms), |t| f(&t.lock(&known.bo)?, n))
+            .map(drop)
     }
 
     fn validate(&mut self, input: &mut Input<'_>) -> Result<()> {
@@ -221,10 +238,15 @@ impl World {
             known.pages.fill(None);
         }
         if result.is_ok() && !nowhere {
-            let at = self.device.exec(OpContext::new(), |t| Ok(t.lock(&bo)?.mem_type()));
+            let at = self
+                .device
+                .exec(OpContext::new(), |t| Ok(t.lock(&bo)?.mem_type()));
             let at = *at?.value();
             let wanted = placement.places().iter().any(|p| Some(p.mem_type) == at);
-            assert!(wanted, "validated into {at:?}, which is none of {placement:?}");
+            assert!(
+                wanted,
+                "validated into {at:?}, which is none of {placement:?}"
+            );
         }
         result
     }
@@ -239,7 +261,11 @@ impl World {
             .filter_map(|n| self.objects[usize::from(*n) % OBJECTS].as_ref())
             .map(|known| known.bo.clone())
             .collect();
-        let usage = if wish & 0x80 == 0 { Usage::Read } else { Usage::Bookkeep };
+        let usage = if wish & 0x80 == 0 {
+            Usage::Read
+        } else {
+            Usage::Bookkeep
+        };
         let locked = self.device.exec(context(terms), |t| {
             for bo in &bos {
                 match t.lock(bo) {
@@ -292,7 +318,8 @@ impl World {
         let slot = usize::from(input.next()) % OBJECTS;
         if let Some(known) = &mut self.objects[slot] {
             let bo = known.bo.clone();
-            self.device.exec(OpContext::new(), |t| Ok(t.lock(&bo)?.pin()))?;
+            self.device
+                .exec(OpContext::new(), |t| Ok(t.lock(&bo)?.pin()))?;
             known.pins += 1;
         }
         Ok(())
@@ -302,9 +329,16 @@ impl World {
         let slot = usize::from(input.next()) % OBJECTS;
         if let Some(known) = &mut self.objects[slot] {
             let bo = known.bo.clone();
-            let locked = self.device.exec(OpContext::new(), |t| t.lock(&bo).map(drop))?;
+            let locked = self
+                .device
+                .exec(OpContext::new(), |t| t.lock(&bo).map(drop))?;
             let result = locked.get(&bo)?.unpin();
-            assert_eq!(result.is_ok(), known.pins > 0, "an unpin of {} pins", known.pins);
+            assert_eq!(
+                result.is_ok(),
+                known.pins > 0,
+                "an unpin of {} pins",
+                known.pins
+            );
             known.pins = known.pins.saturating_sub(1);
         }
         Ok(())
@@ -315,8 +349,13 @@ impl World {
         let needed = input.next() & 1 == 0;
         if let Some(known) = &mut self.objects[slot] {
             let bo = known.bo.clone();
-            let advice = if needed { Advice::WillNeed } else { Advice::DontNeed };
-            self.device.exec(OpContext::new(), |t| Ok(t.lock(&bo)?.advise(advice)))?;
+            let advice = if needed {
+                Advice::WillNeed
+            } else {
+                Advice::DontNeed
+            };
+            self.device
+                .exec(OpContext::new(), |t| Ok(t.lock(&bo)?.advise(advice)))?;
             known.fickle |= !needed;
         }
         Ok(())
@@ -337,9 +376,15 @@ impl World {
 
     fn check(&self) {
         let checked = self.device.check().unwrap_or_else(|v| panic!("{v}"));
-        assert_eq!(checked.busy, 0, "a reservation is held between two operations");
+        assert_eq!(
+            checked.busy, 0,
+            "a reservation is held between two operations"
+        );
         let used = self.device.system_budget().used();
-        assert!(used <= pages(FRAMES), "{used:?} of {FRAMES} frames are charged");
+        assert!(
+            used <= pages(FRAMES),
+            "{used:?} of {FRAMES} frames are charged"
+        );
         assert!(self.shelf.used() <= self.shelf.limit());
     }
 
@@ -347,7 +392,10 @@ impl World {
     fn end(mut self) {
         self.trap.set(None);
         self.device.system_budget().set_limit(pages(FRAMES));
-        self.device.manager(MemType::VRAM).expect("given").set_used(true);
+        self.device
+            .manager(MemType::VRAM)
+            .expect("given")
+            .set_used(true);
         for known in self.objects.iter().flatten() {
             // What cannot be read is an error, and not a wrong byte.
             drop(compare(&self.device, known, 0, self.harmed));
@@ -359,7 +407,9 @@ impl World {
         assert_eq!(self.device.live_objects(), 0, "an object was forgotten");
         let usage = self.device.manager(MemType::VRAM).expect("given").usage();
         assert_eq!(usage.free, usage.size, "space was forgotten");
-        self.device.close(None).unwrap_or_else(|held| panic!("{held:?}"));
+        self.device
+            .close(None)
+            .unwrap_or_else(|held| panic!("{held:?}"));
         drop(self.device);
         assert!(self.frames.taken().is_zero(), "frames were forgotten");
         assert!(self.shelf.used().is_zero(), "slots were forgotten");
@@ -371,7 +421,9 @@ fn compare(device: &Device<Obedient>, known: &Known, terms: u8, harmed: bool) ->
     for (n, value) in known.pages.iter().enumerate() {
         let mut byte = [0x55];
         let read = device
-            .exec(context(terms), |t| t.lock(&known.bo)?.read(n as u64 * PAGE_SIZE, &mut byte))
+            .exec(context(terms), |t| {
+                t.lock(&known.bo)?.read(n as u64 * PAGE_SIZE, &mut byte)
+            })
             .map(drop);
         match read {
             Err(Error::ContentLost | Error::DeviceLost) => {
@@ -384,7 +436,11 @@ fn compare(device: &Device<Obedient>, known: &Known, terms: u8, harmed: bool) ->
             Ok(()) => {
                 let wrong = value.is_some_and(|value| value != byte[0]);
                 let story = device.explain(known.bo.id());
-                assert!(!wrong, "{:?} page {n}: {value:?} became {byte:?}\n{story}", known.bo);
+                assert!(
+                    !wrong,
+                    "{:?} page {n}: {value:?} became {byte:?}\n{story}",
+                    known.bo
+                );
             }
         }
     }

@@ -7,7 +7,9 @@ use std::fmt;
 use std::ptr::NonNull;
 
 use ttm::clock::{Clock, Time, WaitCell, WaitFor, Woken};
-use ttm::driver::{BoFacts, CopyEngine, CopyJob, Driver, EngineId, Eviction, MoveFacts, Route, Side};
+use ttm::driver::{
+    BoFacts, CopyEngine, CopyJob, Driver, EngineId, Eviction, MoveFacts, Route, Side,
+};
 use ttm::fault::{Faults, Site};
 use ttm::fence::{Fence, FenceError, Status, Timeline};
 use ttm::pages::{FrameRun, FrameSpan, Mapped, PageSource};
@@ -74,15 +76,28 @@ impl PageSource for Frames {
         let extents = taken.0.take(&Request::new(pages)).map_err(no_memory)?;
         let first = extents[0].start();
         taken.1.insert(first, extents);
-        self.memory.map(first, pages).zero(0, pages.bytes() as usize);
-        Ok(FrameRun::new(FrameSpan { file: 0, first, pages }))
+        self.memory
+            .map(first, pages)
+            .zero(0, pages.bytes() as usize);
+        Ok(FrameRun::new(FrameSpan {
+            file: 0,
+            first,
+            pages,
+        }))
     }
 
     fn give(&self, run: FrameRun) {
         let mut taken = self.taken.lock();
-        let extents = taken.1.remove(&run.span().first).expect("frames that were taken");
+        let extents = taken
+            .1
+            .remove(&run.span().first)
+            .expect("frames that were taken");
         for extent in extents {
-            assert_eq!(extent.pages(), run.pages(), "frames are given back as they were taken");
+            assert_eq!(
+                extent.pages(),
+                run.pages(),
+                "frames are given back as they were taken"
+            );
             taken.0.give(extent);
         }
     }
@@ -105,7 +120,10 @@ pub(crate) struct Vram {
 
 impl Vram {
     pub(crate) fn new(n: u64) -> Arc<Self> {
-        Arc::new(Self { memory: Memory::new(n), size: pages(n) })
+        Arc::new(Self {
+            memory: Memory::new(n),
+            size: pages(n),
+        })
     }
 }
 
@@ -134,7 +152,10 @@ pub(crate) struct Shelf {
 
 impl Shelf {
     pub(crate) fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, slots: Mutex::new((0, BTreeMap::new())) })
+        Arc::new(Self {
+            limit,
+            slots: Mutex::new((0, BTreeMap::new())),
+        })
     }
 }
 
@@ -166,7 +187,10 @@ impl Backup for Shelf {
     fn discard(&self, run: SlotRun) {
         let mut slots = self.slots.lock();
         for page in 0..run.pages().get() {
-            slots.1.remove(&(run.first() + page)).expect("slots that were taken");
+            slots
+                .1
+                .remove(&(run.first() + page))
+                .expect("slots that were taken");
         }
     }
 
@@ -227,7 +251,11 @@ impl Driver for Obedient {
         if how == 3 && device(job.from) && job.to == MemType::SYSTEM {
             return Route::Hop(Place::new(MemType::TT));
         }
-        if how == 0 && bo.pages.get() < 3 { Route::Cpu } else { Route::Engine(EngineId(0)) }
+        if how == 0 && bo.pages.get() < 3 {
+            Route::Cpu
+        } else {
+            Route::Engine(EngineId(0))
+        }
     }
 }
 
@@ -283,7 +311,11 @@ impl Engine {
         let job = {
             let mut jobs = self.jobs.lock();
             let ready = |job: &CopyJob| job.after.iter().all(Fence::is_signalled);
-            if jobs.front().is_some_and(ready) { jobs.pop_front() } else { None }
+            if jobs.front().is_some_and(ready) {
+                jobs.pop_front()
+            } else {
+                None
+            }
         };
         let Some(job) = job else {
             return self.step_user(Fate::Done);
@@ -316,7 +348,11 @@ impl Engine {
 
     fn copy(&self, job: &CopyJob) {
         let dst = self.pieces(&job.dst);
-        assert_eq!(dst.len() as u64, job.pages.get(), "a job's target has its pages");
+        assert_eq!(
+            dst.len() as u64,
+            job.pages.get(),
+            "a job's target has its pages"
+        );
         let src = self.pieces(&job.src);
         for (n, to) in dst.iter().enumerate() {
             match src.get(n) {
@@ -324,22 +360,29 @@ impl Engine {
                 None => to.zero(0, PAGE),
             }
         }
-        assert!(src.is_empty() || src.len() == dst.len(), "a job's source has its pages");
+        assert!(
+            src.is_empty() || src.len() == dst.len(),
+            "a job's source has its pages"
+        );
     }
 
     /// The pages of one end, mapped one by one.
     fn pieces(&self, side: &Side) -> Vec<Mapped> {
         let all = |memory: &Arc<Memory>, first: u64, n: PageCount| -> Vec<Mapped> {
-            (first..first + n.get()).map(|page| memory.map(page, PageCount::ONE)).collect()
+            (first..first + n.get())
+                .map(|page| memory.map(page, PageCount::ONE))
+                .collect()
         };
         match side {
             Side::Zero => Vec::new(),
-            Side::Frames(spans) => {
-                spans.iter().flat_map(|s| all(&self.frames.memory, s.first, s.pages)).collect()
-            }
-            Side::Device { ranges, .. } => {
-                ranges.iter().flat_map(|r| all(&self.vram.memory, r.start(), r.len())).collect()
-            }
+            Side::Frames(spans) => spans
+                .iter()
+                .flat_map(|s| all(&self.frames.memory, s.first, s.pages))
+                .collect(),
+            Side::Device { ranges, .. } => ranges
+                .iter()
+                .flat_map(|r| all(&self.vram.memory, r.start(), r.len()))
+                .collect(),
         }
     }
 }
@@ -373,7 +416,10 @@ impl Clock for Stepping {
         if deadline.is_some_and(|d| d != Time::NEVER) {
             return Woken::TimedOut;
         }
-        let stepped = self.engine.upgrade().is_some_and(|engine| engine.step(Fate::Done));
+        let stepped = self
+            .engine
+            .upgrade()
+            .is_some_and(|engine| engine.step(Fate::Done));
         match (cell.take_token(), stepped) {
             (false, false) => Woken::Stalled,
             _ => Woken::Notified,

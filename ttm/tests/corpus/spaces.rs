@@ -1,8 +1,6 @@
 //! An input of bytes is a list of requests to a space, whose answers are held against a bitmap.
 
-use ttm::placement::{
-    Buddy, Extent, PageCount, PageRange, Range, Request, Space, TakeError, Trim,
-};
+use ttm::placement::{Buddy, Extent, PageCount, PageRange, Range, Request, Space, TakeError, Trim};
 
 const MOST: u64 = 96;
 
@@ -95,10 +93,20 @@ fn mark(taken: &mut [bool], range: PageRange, to: bool) {
 fn grant(taken: &mut [bool], request: &Request, extents: &[Extent]) {
     let sum: u64 = extents.iter().map(|e| e.pages().get()).sum();
     assert_eq!(sum, request.pages.get(), "{request:?}");
-    assert!(!request.contiguous || extents.len() == 1, "{request:?} came in pieces");
+    assert!(
+        !request.contiguous || extents.len() == 1,
+        "{request:?} came in pieces"
+    );
     for extent in extents {
-        assert!(request.window.contains_range(&extent.range()), "{extent:?} for {request:?}");
-        assert_eq!(extent.start() % request.align.get(), 0, "{extent:?} for {request:?}");
+        assert!(
+            request.window.contains_range(&extent.range()),
+            "{extent:?} for {request:?}"
+        );
+        assert_eq!(
+            extent.start() % request.align.get(),
+            0,
+            "{extent:?} for {request:?}"
+        );
         mark(taken, extent.range(), true);
     }
 }
@@ -118,10 +126,16 @@ fn refuse(taken: &[bool], request: &Request, refused: TakeError, exact: bool) {
     };
     let ever = fits(&vec![false; taken.len()]);
     if refused == TakeError::Never {
-        assert!(!ever || !exact, "{request:?} would fit into the empty space");
+        assert!(
+            !ever || !exact,
+            "{request:?} would fit into the empty space"
+        );
     } else {
         assert!(ever, "{request:?} will never fit");
-        assert!(!exact || !fits(taken), "{request:?} was refused, though it fits: {taken:?}");
+        assert!(
+            !exact || !fits(taken),
+            "{request:?} was refused, though it fits: {taken:?}"
+        );
     }
 }
 

@@ -189,7 +189,9 @@ impl<'a> Client<'a> {
         } else {
             let sequence = self.next_sequence(pages);
             let object = &self.objects[index];
-            object.expected.written(0, pages, self.number as u8, sequence)
+            object
+                .expected
+                .written(0, pages, self.number as u8, sequence)
         };
         let words = expected.words();
         let queue = self.queue.clone();
@@ -197,7 +199,11 @@ impl<'a> Client<'a> {
             if add {
                 return queue.add(side, 1, after);
             }
-            queue.fill_with(side, move |n| words[n as usize / super::oracle::WORDS], after)
+            queue.fill_with(
+                side,
+                move |n| words[n as usize / super::oracle::WORDS],
+                after,
+            )
         })?;
         let object = &mut self.objects[index];
         object.expected = expected;

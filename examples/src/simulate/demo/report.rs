@@ -100,7 +100,14 @@ impl Report {
 
     pub(super) fn print(&self, outputs: &Outputs) -> Result<()> {
         let mut memory = Table::new([
-            "memory", "objects", "used", "in", "out", "evictions", "evicted", "full",
+            "memory",
+            "objects",
+            "used",
+            "in",
+            "out",
+            "evictions",
+            "evicted",
+            "full",
         ]);
         for row in &self.memory {
             memory.row([
@@ -116,7 +123,12 @@ impl Report {
         }
         outputs.say(&format!("{memory}\n"))?;
         let mut clients = Table::new([
-            "client", "operations", "moved", "evicted", "swapped out", "waited s",
+            "client",
+            "operations",
+            "moved",
+            "evicted",
+            "swapped out",
+            "waited s",
         ]);
         for row in &self.clients {
             clients.row([

@@ -36,7 +36,9 @@ pub(super) struct OfClient {
 impl Stats {
     pub(super) fn new(observer: Option<Arc<Observer>>) -> Self {
         let mut counts = Counts::default();
-        counts.moves = ["null", "clear", "cpu", "engine"].map(|kind| (kind, 0)).into();
+        counts.moves = ["null", "clear", "cpu", "engine"]
+            .map(|kind| (kind, 0))
+            .into();
         Self {
             counts: Mutex::new(counts),
             observer,

@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use backends::sim::{EngineConfig, Gpu, GpuConfig, SimClock, VirtualClock};
 use placement::{MemType, PAGE_SIZE, PageCount, Place, Placement, Range};
 use ttm::bo::{Bo, BoInfo};
@@ -179,7 +179,7 @@ impl Replay<'_> {
         for request in self.trace.requests() {
             for &object in request.ids {
                 self.touch(object)
-                    .map_err(|error| self.wrong(request, &error))?;
+                    .map_err(|error| self.wrong(request, object, &error))?;
             }
         }
         Ok(())
@@ -206,7 +206,7 @@ impl Replay<'_> {
             }
             distinct.reverse();
             self.together(&distinct)
-                .map_err(|error| self.wrong(request, &error))?;
+                .map_err(|error| self.wrong(request, distinct[0], &error))?;
         }
         Ok(())
     }
@@ -223,14 +223,12 @@ impl Replay<'_> {
         Ok(())
     }
 
-    fn wrong(&self, request: Request<'_>, error: &ttm::Error) -> Failure {
-        match error {
-            ttm::Error::Backend(_) => Failure::Refused(anyhow!("line {}: {error}", request.line)),
-            _ => Failure::Wrong(format!(
-                "line {}: the manager refused what fits: {error}",
-                request.line
-            )),
-        }
+    fn wrong(&self, request: Request<'_>, object: u32, error: &ttm::Error) -> Failure {
+        let name = self.trace.name(object);
+        Failure::Wrong(format!(
+            "line {}, at object {name}: the manager refused what fits: {error}",
+            request.line
+        ))
     }
 }
 

@@ -72,7 +72,7 @@ pub(crate) struct Mark<'a> {
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct NoArgs {}
 
-/// One event as the format wants it; `None` and `bp` are left out where they don't apply.
+/// One event as the format wants it; `None` is left out.
 #[derive(Serialize)]
 struct Event<'a, A> {
     ph: &'static str,
@@ -85,14 +85,9 @@ struct Event<'a, A> {
     dur: Option<f64>,
     pid: u32,
     tid: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<u64>,
     /// The scope of a mark: `t`, its row.
     #[serde(skip_serializing_if = "Option::is_none")]
     s: Option<&'static str>,
-    /// Where an arrow ends: `e`, at the span around it rather than the next.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bp: Option<&'static str>,
     args: &'a A,
 }
 
@@ -207,9 +202,7 @@ impl<'a, A> Event<'a, A> {
             dur: None,
             pid: lane.pid,
             tid: lane.tid,
-            id: None,
             s: None,
-            bp: None,
             args,
         }
     }
@@ -285,20 +278,16 @@ mod tests {
             trace
                 .counter(1, "resident", 2000, &[("vram", 5), ("system", 6)])
                 .unwrap();
-            trace.flow_start(LANE, mark, 9).unwrap();
-            trace.flow_end(LANE, mark, 9).unwrap();
         });
         let phases: Vec<_> = events
             .iter()
             .map(|event| event["ph"].as_str().unwrap())
             .collect();
-        assert_eq!(phases, ["M", "M", "i", "C", "s", "f"]);
+        assert_eq!(phases, ["M", "M", "i", "C"]);
         assert_eq!(events[0]["args"], json!({ "name": "engines" }));
         assert_eq!(events[1]["name"], "thread_name");
         assert_eq!(events[2]["s"], "t");
         assert_eq!(events[3]["args"], json!({ "vram": 5, "system": 6 }));
-        assert_eq!((&events[4]["id"], &events[5]["id"]), (&json!(9), &json!(9)));
-        assert_eq!(events[5]["bp"], "e");
         assert!(events[2..].iter().all(|event| event["ts"] == json!(2.0)));
     }
 

@@ -53,7 +53,10 @@ fn the_manager_is_an_exact_lru_in_both_orders() {
             for order in [Order::Touch, Order::Request] {
                 let row = run(&trace, room, order, None).unwrap();
                 let expected = exact::lru(&trace, room, order).unwrap();
-                assert_eq!(row.counts, expected, "seed {seed}, {pages} pages, {order:?}");
+                assert_eq!(
+                    row.counts, expected,
+                    "seed {seed}, {pages} pages, {order:?}"
+                );
                 let seconds = Link::default().seconds(&expected);
                 assert!((row.virtual_seconds - seconds).abs() < 1e-6, "{row:?}");
             }
@@ -69,7 +72,10 @@ fn the_optimum_misses_no_more_than_the_manager_where_all_objects_have_one_size()
         for order in [Order::Touch, Order::Request] {
             let managed = run(&trace, room, order, None).unwrap();
             let best = exact::optimal(&trace, room, order).unwrap();
-            assert!(best.misses <= managed.counts.misses, "seed {seed}, {order:?}");
+            assert!(
+                best.misses <= managed.counts.misses,
+                "seed {seed}, {order:?}"
+            );
         }
     }
 }
@@ -79,6 +85,9 @@ fn a_copy_takes_the_engines_time() {
     let link = Link::default();
     for pages in [1, 512] {
         let bytes = pages * PAGE;
-        assert_eq!(link.copy_ns(bytes), EngineConfig::default().duration_ns(bytes));
+        assert_eq!(
+            link.copy_ns(bytes),
+            EngineConfig::default().duration_ns(bytes)
+        );
     }
 }
