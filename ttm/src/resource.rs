@@ -10,6 +10,7 @@
 //! and touches no list. The recorded order is put right by whoever evicts, entry by entry.
 
 mod bulk;
+mod claims;
 mod grant;
 mod group;
 mod lru;
@@ -19,11 +20,12 @@ mod victim;
 mod walk;
 
 pub use bulk::Bulk;
+pub(crate) use claims::AfterHunt;
 pub(crate) use grant::Resource;
 pub(crate) use group::Protection;
 pub use group::{Group, Limits};
 pub(crate) use lru::{Home, NodeId};
-pub(crate) use manager::{AfterHunt, ClaimGuard, Order, TakeRefused, Taken};
+pub(crate) use manager::{ClaimGuard, Order, TakeRefused, Taken};
 pub use manager::{Manager, MemoryKind, Usage};
 pub use region::Region;
 pub(crate) use victim::{Ask, Left, Victim};

@@ -31,7 +31,7 @@ impl BoCore {
             }
             Status::Failed(error) => {
                 let moving = state.moving.take().expect("seen above");
-                self.roll_back(held, state, moving, error)
+                self.roll_back(held, state, *moving, error)
             }
         }
     }
@@ -69,10 +69,10 @@ impl BoCore {
         &self,
         held: &Held<'_>,
         state: &mut BoState,
-        moving: Box<Moving>,
+        moving: Moving,
         error: FenceError,
     ) -> Result<()> {
-        let Moving { old, old_tt, .. } = *moving;
+        let Moving { old, old_tt, .. } = moving;
         let device = &self.device;
         let victim: Weak<dyn Victim> = self.me.clone();
         let back = old.and_then(|old| {

@@ -13,6 +13,9 @@
 //! a list in constant time; only what is put right goes through a heap. The oldest of both is
 //! exactly the least recently used one.
 
+mod check;
+mod sequence;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::sync::{Arc, Weak};
@@ -20,6 +23,8 @@ use crate::sync::{Arc, Weak};
 use super::PRIORITIES;
 use super::bulk::Bulk;
 use super::victim::Victim;
+
+use sequence::Sequence;
 
 const NONE: u32 = u32::MAX;
 
@@ -100,27 +105,6 @@ enum What {
         bulk: Arc<Bulk>,
         order: u32,
     },
-}
-
-/// A list in the order of arrival, and a heap of what was put right.
-struct Sequence {
-    head: u32,
-    tail: u32,
-    heap: Vec<u32>,
-}
-
-impl Sequence {
-    const fn new() -> Self {
-        Self {
-            head: NONE,
-            tail: NONE,
-            heap: Vec::new(),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.head == NONE && self.heap.is_empty()
-    }
 }
 
 /// All entries of a manager.
@@ -367,150 +351,6 @@ impl Lru {
         self.nodes[index as usize].key = self.newest_key(index);
     }
 
-    fn link(&mut self, order: u32, index: u32) {
-        let key = self.nodes[index as usize].key;
-        let sequence = &mut self.orders[order as usize];
-        let tail = sequence.tail;
-        let link = if tail == NONE || self.nodes[tail as usize].key <= key {
-            sequence.tail = index;
-            if tail == NONE {
-                sequence.head = index;
-            } else if let Link::List { next, .. } = &mut self.nodes[tail as usize].link {
-                *next = index;
-            }
-            Link::List {
-                prev: tail,
-                next: NONE,
-            }
-        } else {
-            sequence.heap.push(index);
-            Link::Heap {
-                at: u32::try_from(sequence.heap.len() - 1).expect("fewer than 2^32 objects"),
-            }
-        };
-        let node = &mut self.nodes[index as usize];
-        node.link = link;
-        node.order = order;
-        if let Link::Heap { at } = link {
-            self.sift_up(order, at as usize);
-        }
-    }
-
-    fn unlink(&mut self, index: u32) {
-        let node = &mut self.nodes[index as usize];
-        let order = node.order;
-        let link = core::mem::replace(&mut node.link, Link::Out);
-        match link {
-            Link::Out => unreachable!("an ordered entry is linked"),
-            Link::List { prev, next } => {
-                self.join(order, prev, next);
-            }
-            Link::Heap { at } => {
-                let at = at as usize;
-                let heap = &mut self.orders[order as usize].heap;
-                heap.swap_remove(at);
-                if at < heap.len() {
-                    self.place(order, at);
-                    self.sift_up(order, at);
-                    self.sift_down(order, at);
-                }
-            }
-        }
-    }
-
-    fn join(&mut self, order: u32, prev: u32, next: u32) {
-        match self.nodes.get_mut(prev as usize).map(|n| &mut n.link) {
-            Some(Link::List { next: n, .. }) => *n = next,
-            _ => self.orders[order as usize].head = next,
-        }
-        match self.nodes.get_mut(next as usize).map(|n| &mut n.link) {
-            Some(Link::List { prev: p, .. }) => *p = prev,
-            _ => self.orders[order as usize].tail = prev,
-        }
-    }
-
-    /// Notes in the entry where the heap has it.
-    fn place(&mut self, order: u32, at: usize) {
-        let index = self.orders[order as usize].heap[at];
-        self.nodes[index as usize].link = Link::Heap {
-            at: u32::try_from(at).expect("fewer than 2^32 objects"),
-        };
-    }
-
-    fn heap_key(&self, order: u32, at: usize) -> Option<u64> {
-        let index = self.orders[order as usize].heap.get(at)?;
-        Some(self.nodes[*index as usize].key)
-    }
-
-    fn heap_swap(&mut self, order: u32, a: usize, b: usize) {
-        self.orders[order as usize].heap.swap(a, b);
-        self.place(order, a);
-        self.place(order, b);
-    }
-
-    fn sift_up(&mut self, order: u32, mut at: usize) {
-        while at > 0 {
-            let parent = (at - 1) / 4;
-            if self.heap_key(order, parent) <= self.heap_key(order, at) {
-                return;
-            }
-            self.heap_swap(order, parent, at);
-            at = parent;
-        }
-    }
-
-    fn sift_down(&mut self, order: u32, mut at: usize) {
-        loop {
-            let children = (4 * at + 1)..(4 * at + 5);
-            let least = children
-                .filter_map(|c| self.heap_key(order, c).map(|key| (key, c)))
-                .min();
-            match least {
-                Some((key, child)) if Some(key) < self.heap_key(order, at) => {
-                    self.heap_swap(order, child, at);
-                    at = child;
-                }
-                _ => return,
-            }
-        }
-    }
-
-    /// The oldest entry by the recorded keys.
-    fn front(&self, order: u32) -> Option<u32> {
-        let sequence = &self.orders[order as usize];
-        let head = self.nodes.get(sequence.head as usize);
-        let top = sequence
-            .heap
-            .first()
-            .map(|n| (*n, self.nodes[*n as usize].key));
-        match (head, top) {
-            (Some(head), Some((_, key))) if head.key <= key => Some(sequence.head),
-            (_, Some((top, _))) => Some(top),
-            (Some(_), None) => Some(sequence.head),
-            (None, None) => None,
-        }
-    }
-
-    /// Takes the oldest entry of a sequence off it, putting right what was used meanwhile.
-    fn unlink_oldest(&mut self, order: u32) -> Option<u32> {
-        loop {
-            let index = self.front(order)?;
-            let newest = self.newest_key(index);
-            if newest == self.nodes[index as usize].key {
-                self.unlink(index);
-                return Some(index);
-            }
-            self.unlink(index);
-            self.nodes[index as usize].key = newest;
-            // Still the oldest by what is recorded of the others, which are no older than that?
-            let next = self.front(order).map(|n| self.nodes[n as usize].key);
-            if next.is_none_or(|next| newest <= next) {
-                return Some(index);
-            }
-            self.link(order, index);
-        }
-    }
-
     /// Takes the least recently used entry of the lowest priority in hand.
     pub(crate) fn take_oldest(&mut self) -> Option<(NodeId, Weak<dyn Victim>)> {
         for priority in 0..PRIORITIES as u32 {
@@ -571,92 +411,5 @@ impl Lru {
             }
         }
         entries
-    }
-
-    fn sorted(&self, order: u32) -> Vec<(u64, u32)> {
-        let sequence = &self.orders[order as usize];
-        let mut all: Vec<_> = sequence.heap.clone();
-        let mut at = sequence.head;
-        while let Some(node) = self.nodes.get(at as usize) {
-            all.push(at);
-            let Link::List { next, .. } = node.link else {
-                break;
-            };
-            at = next;
-        }
-        let mut keyed: Vec<_> = all.into_iter().map(|n| (self.newest_key(n), n)).collect();
-        keyed.sort_unstable();
-        keyed
-    }
-
-    /// The invariants of the type.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        let mut linked = vec![0u32; self.nodes.len()];
-        for (order, sequence) in self.orders.iter().enumerate() {
-            self.check_sequence(order, sequence, &mut linked)?;
-        }
-        let mut ordered = 0;
-        for (index, node) in self.nodes.iter().enumerate() {
-            let expected = match (&node.what, node.home) {
-                (What::Free { .. }, _) => 0,
-                (What::Group { .. }, _) => 1,
-                (What::One { .. }, Home::Ordered) => {
-                    ordered += 1;
-                    1
-                }
-                (What::One { .. }, _) => 0,
-            };
-            if linked[index] != expected {
-                return Err(format!(
-                    "I-41: entry {index} ({:?}) is on {} lists",
-                    node.home, linked[index]
-                ));
-            }
-        }
-        if ordered != self.ordered {
-            return Err(format!(
-                "I-41: {ordered} entries ordered, {} counted",
-                self.ordered
-            ));
-        }
-        Ok(())
-    }
-
-    fn check_sequence(
-        &self,
-        order: usize,
-        sequence: &Sequence,
-        linked: &mut [u32],
-    ) -> Result<(), String> {
-        let mut at = sequence.head;
-        let mut last = 0;
-        while let Some(node) = self.nodes.get(at as usize) {
-            linked[at as usize] += 1;
-            if node.order as usize != order || node.key < last {
-                return Err(format!("I-42: entry {at} is out of order in list {order}"));
-            }
-            last = node.key;
-            let Link::List { next, .. } = node.link else {
-                return Err(format!(
-                    "I-41: entry {at} is on a list and thinks it is not"
-                ));
-            };
-            at = next;
-        }
-        for (n, index) in sequence.heap.iter().enumerate() {
-            linked[*index as usize] += 1;
-            let node = &self.nodes[*index as usize];
-            if node.link != (Link::Heap { at: n as u32 }) || node.order as usize != order {
-                return Err(format!(
-                    "I-41: entry {index} is in a heap and thinks it is not"
-                ));
-            }
-            if n > 0 && self.nodes[sequence.heap[(n - 1) / 4] as usize].key > node.key {
-                return Err(format!(
-                    "I-42: entry {index} is older than its parent in the heap"
-                ));
-            }
-        }
-        Ok(())
     }
 }

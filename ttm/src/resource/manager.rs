@@ -14,6 +14,7 @@ use crate::sync::{Arc, Mutex, MutexGuard, Weak};
 use crate::trace::Counters;
 
 use super::bulk::Bulk;
+use super::claims::{AfterHunt, Claims};
 use super::grant::{Leaving, Resource};
 use super::group::{Group, refuse};
 use super::lru::{Home, Lru, NodeId, key_of_arrival};
@@ -100,18 +101,6 @@ struct Retired {
     recoverable: bool,
 }
 
-/// A transaction that evicts: what is freed for it is not given to younger ones.
-struct Claim {
-    number: u64,
-    age: u64,
-    window: PageRange,
-    freed: SmallVec<[PageRange; 4]>,
-    /// Its transaction sleeps, for whatever, with no victim in hand.
-    resting: bool,
-    /// Where it sleeps, if it is for the other claims.
-    sleeper: Option<Arc<WaitCell>>,
-}
-
 struct State {
     space: Box<dyn Space>,
     lru: Lru,
@@ -120,7 +109,7 @@ struct State {
     retired_pages: u64,
     /// Handed-on space whose fences are pending.
     pending: Vec<(PageRange, Fence)>,
-    claims: Vec<Claim>,
+    claims: Claims,
     epoch: u64,
     counters: Counters,
     numbers: u64,
@@ -146,7 +135,7 @@ impl Manager {
                 retired: RetireQueue::default(),
                 retired_pages: 0,
                 pending: Vec::new(),
-                claims: Vec::new(),
+                claims: Claims::default(),
                 epoch: 0,
                 counters: Counters::default(),
                 numbers: 0,
@@ -338,20 +327,7 @@ impl Manager {
     ) -> (ClaimGuard<'a>, u64) {
         let mut state = self.state.lock();
         let state = &mut *state;
-        state.numbers += 1;
-        let number = state.numbers;
-        let at = state.claims.partition_point(|c| c.age <= age);
-        state.claims.insert(
-            at,
-            Claim {
-                number,
-                age,
-                window,
-                freed: SmallVec::new(),
-                resting: false,
-                sleeper: None,
-            },
-        );
+        let number = state.claims.add(age, window);
         let epoch = state.epoch;
         let claim = ClaimGuard {
             manager: self,
@@ -377,26 +353,13 @@ impl Manager {
         clock: &dyn Clock,
     ) -> AfterHunt {
         let mut state = self.state.lock();
-        let oldest = state.claims.first().is_none_or(|c| c.number == own);
-        let others_rest = state.claims.iter().all(|c| c.number == own || c.resting);
-        if oldest && others_rest {
-            return if state.epoch == epoch {
-                AfterHunt::GiveUp
-            } else if state.claims.len() > 1 {
-                AfterHunt::Again
-            } else {
-                AfterHunt::AgainAlone
-            };
-        }
-        let wakes = state.rest(own);
-        if let Some(claim) = state.claim(own) {
-            claim.sleeper = Some(Arc::clone(cell));
-        }
+        let changed = state.epoch != epoch;
+        let (after, wakes) = state.claims.after_hunt(own, changed, cell);
         drop(state);
         if let Some(cell) = wakes {
             clock.unpark(&cell);
         }
-        AfterHunt::Sleep
+        after
     }
 
     pub(crate) fn set_home(&self, node: NodeId, home: Home) {
@@ -505,19 +468,6 @@ pub(crate) struct ClaimGuard<'a> {
     number: u64,
 }
 
-/// See [`Manager::after_hunt`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum AfterHunt {
-    /// Nothing can come any more.
-    GiveUp,
-    /// Something has changed meanwhile.
-    Again,
-    /// The same, and nobody else evicts here: it may have been this transaction's own doing.
-    AgainAlone,
-    /// Another transaction may leave something.
-    Sleep,
-}
-
 impl ClaimGuard<'_> {
     pub(crate) fn number(&self) -> u64 {
         self.number
@@ -525,7 +475,7 @@ impl ClaimGuard<'_> {
 
     /// The transaction is about to sleep, with no victim in hand.
     pub(crate) fn rest(&self) {
-        let wakes = self.manager.state.lock().rest(self.number);
+        let wakes = self.manager.state.lock().claims.rest(self.number);
         if let Some(cell) = wakes {
             self.clock.unpark(&cell);
         }
@@ -533,21 +483,13 @@ impl ClaimGuard<'_> {
 
     /// The transaction hunts again.
     pub(crate) fn awake(&self) {
-        if let Some(claim) = self.manager.state.lock().claim(self.number) {
-            claim.resting = false;
-            claim.sleeper = None;
-        }
+        self.manager.state.lock().claims.awake(self.number);
     }
 }
 
 impl Drop for ClaimGuard<'_> {
     fn drop(&mut self) {
-        let sleepers: SmallVec<[Arc<WaitCell>; 2]> = {
-            let mut state = self.manager.state.lock();
-            state.claims.retain(|c| c.number != self.number);
-            let claims = state.claims.iter_mut();
-            claims.filter_map(|c| c.sleeper.take()).collect()
-        };
+        let sleepers = self.manager.state.lock().claims.end(self.number);
         sleepers.iter().for_each(|cell| self.clock.unpark(cell));
     }
 }
@@ -587,20 +529,6 @@ impl DerefMut for LockedLru<'_> {
 }
 
 impl State {
-    fn claim(&mut self, number: u64) -> Option<&mut Claim> {
-        self.claims.iter_mut().find(|c| c.number == number)
-    }
-
-    /// Notes that a claim's transaction rests. Answers the oldest's sleeper, who waits for that.
-    fn rest(&mut self, number: u64) -> Option<Arc<WaitCell>> {
-        self.claim(number)?.resting = true;
-        let oldest = self.claims.first_mut()?;
-        if oldest.number == number {
-            return None;
-        }
-        oldest.sleeper.take()
-    }
-
     fn take(&mut self, order: &Order<'_>) -> Result<(Extents, NodeId, FenceVec), TakeRefused> {
         if !self.in_use {
             return Err(TakeRefused::Off);
@@ -658,22 +586,13 @@ impl State {
 
     fn take_clean(&mut self, order: &Order<'_>) -> Result<Extents, TakeError> {
         let extents = self.space.take(&order.request)?;
-        if self.claims.is_empty() || !self.is_claimed(&extents, order.claim) {
+        if !self.claims.keep(&extents, order.claim) {
             return Ok(extents);
         }
         for extent in extents {
             self.space.give(extent);
         }
         Err(TakeError::Full)
-    }
-
-    /// Whether an older claim than `own` waits for any of these pages.
-    fn is_claimed(&self, extents: &Extents, own: Option<u64>) -> bool {
-        self.claims
-            .iter()
-            .take_while(|claim| Some(claim.number) != own)
-            .flat_map(|claim| &claim.freed)
-            .any(|freed| extents.iter().any(|e| e.range().intersects(freed)))
     }
 
     /// Releases the oldest retired space into the free space, its fences kept beside it.
@@ -745,10 +664,7 @@ impl State {
         let range = extent.range();
         self.epoch += 1;
         self.space.give(extent);
-        let claim = self.claims.iter_mut().find(|c| c.window.intersects(&range));
-        if let Some(claim) = claim {
-            claim.freed.push(range);
-        }
+        self.claims.freed(range);
     }
 
     fn free_retired(&mut self, retired: Retired) {
