@@ -125,7 +125,9 @@ impl Stage {
         let faults = Arc::clone(&hook) as Arc<dyn Faults>;
         let driver = operation.driver.clone();
         let mut stage = Self {
-            world: operation.setup.with_faults(gpu, Some(clock), driver, faults),
+            world: operation
+                .setup
+                .with_faults(gpu, Some(clock), driver, faults),
             hook,
             own: Vec::new(),
             others: Arc::new(Mutex::new(Vec::new())),
@@ -232,7 +234,12 @@ enum Fault {
     OthersDropped,
 }
 
-const FAULTS: [Fault; 4] = [Fault::Once, Fault::Forever, Fault::DeviceLost, Fault::OthersDropped];
+const FAULTS: [Fault; 4] = [
+    Fault::Once,
+    Fault::Forever,
+    Fault::DeviceLost,
+    Fault::OthersDropped,
+];
 
 /// Whether a caller can act on the error.
 fn is_typed(error: &Error, fault: Fault) -> bool {
@@ -249,7 +256,11 @@ fn is_typed(error: &Error, fault: Fault) -> bool {
 }
 
 /// Fails the `nth` probe of an operation; answers the site that failed.
-fn fail(operation: &Operation, nth: u64, fault: Fault) -> core::result::Result<Option<&'static str>, String> {
+fn fail(
+    operation: &Operation,
+    nth: u64,
+    fault: Fault,
+) -> core::result::Result<Option<&'static str>, String> {
     let stage = Stage::new(operation);
     stage.world.inject.start_counting();
     match fault {
@@ -275,7 +286,12 @@ fn fail(operation: &Operation, nth: u64, fault: Fault) -> core::result::Result<O
     let failed = stage.world.inject.last_failed();
     // Space is handed on behind the fence of the copy that empties it. If that copy fails then,
     // its content is reported lost.
-    let copies = ["copy.start", "copy.middle", "copy.late-error", "fence.error"];
+    let copies = [
+        "copy.start",
+        "copy.middle",
+        "copy.late-error",
+        "fence.error",
+    ];
     let copy_failed = copies.iter().any(|site| stage.world.inject.hits(site) > 0);
     stage.world.inject.clear();
     drop(stage.hook.clear());
@@ -346,7 +362,10 @@ fn directions() -> Vec<Operation> {
         for from in types {
             for to in types.into_iter().filter(|to| *to != from) {
                 let mut op = operation(
-                    &format!("move {from}->{to} {mode:?}{}", if hop { " hop" } else { "" }),
+                    &format!(
+                        "move {from}->{to} {mode:?}{}",
+                        if hop { " hop" } else { "" }
+                    ),
                     |stage, from| stage.own(from, Content::Image),
                     move |stage| stage.validate(&in_type(to)),
                 );
@@ -395,16 +414,12 @@ fn operations() -> Vec<Operation> {
             Ok(())
         },
     ));
-    all.push(operation(
-        "create in system, populate",
-        full,
-        |stage| {
-            let device = &stage.world.device;
-            let bo = device.create(BoInfo::new(SIZE), ())?;
-            stage.world.validate(&bo, &system())?;
-            stage.world.with(&bo, |r| r.populate())
-        },
-    ));
+    all.push(operation("create in system, populate", full, |stage| {
+        let device = &stage.world.device;
+        let bo = device.create(BoInfo::new(SIZE), ())?;
+        stage.world.validate(&bo, &system())?;
+        stage.world.with(&bo, |r| r.populate())
+    }));
     all.push(operation(
         "discard",
         |stage, _| stage.own(MemType::VRAM, Content::Thrown),
@@ -417,7 +432,9 @@ fn operations() -> Vec<Operation> {
                 stage.other(MemType::VRAM, Content::Dispensable);
             }
             for item in &*stage.others.lock() {
-                let advised = stage.world.with(&item.bo, |r| Ok(r.advise(Advice::DontNeed)));
+                let advised = stage
+                    .world
+                    .with(&item.bo, |r| Ok(r.advise(Advice::DontNeed)));
                 assert!(advised.unwrap());
             }
             stage.own(MemType::SYSTEM, Content::Image);
@@ -463,7 +480,13 @@ fn operations() -> Vec<Operation> {
         stage.other(MemType::VRAM, Content::Image);
         stage.own(MemType::VRAM, Content::Image);
         let bo = &stage.own[0].bo;
-        stage.world.with(bo, |r| { r.pin(); Ok(()) }).unwrap();
+        stage
+            .world
+            .with(bo, |r| {
+                r.pin();
+                Ok(())
+            })
+            .unwrap();
     };
     all.push(operation("suspend", pinned, |stage| {
         stage.world.device.suspend(OpContext::new()).map(drop)
@@ -473,7 +496,13 @@ fn operations() -> Vec<Operation> {
         |stage, _| {
             stage.own(MemType::VRAM, Content::Image);
             let bo = &stage.own[0].bo;
-            stage.world.with(bo, |r| { r.pin(); Ok(()) }).unwrap();
+            stage
+                .world
+                .with(bo, |r| {
+                    r.pin();
+                    Ok(())
+                })
+                .unwrap();
             stage.world.device.suspend(OpContext::new()).unwrap();
         },
         |stage| stage.world.device.resume(OpContext::new()).map(drop),
@@ -513,16 +542,24 @@ fn operations() -> Vec<Operation> {
             })
         },
     ));
-    let mut limited = operation(
+    all.push(operation(
         "create within a limit",
         |stage, _| {
-            let limits = Limits { max: pages(8), ..Limits::default() };
+            let limits = Limits {
+                max: pages(8),
+                ..Limits::default()
+            };
             stage.group.set_limits(MemType::VRAM, limits);
             let info = BoInfo::new(SIZE).group(&stage.group);
             let device = &stage.world.device;
-            let bo = device.create_in(OpContext::new(), info, (), &vram()).unwrap();
+            let bo = device
+                .create_in(OpContext::new(), info, (), &vram())
+                .unwrap();
             stage.world.write_image(&bo, 1, 1).unwrap();
-            stage.others.lock().push(Item { bo, content: Content::Image });
+            stage.others.lock().push(Item {
+                bo,
+                content: Content::Image,
+            });
         },
         |stage| {
             let info = BoInfo::new(SIZE).group(&stage.group);
@@ -530,9 +567,7 @@ fn operations() -> Vec<Operation> {
             let bo = device.create(info, ())?;
             stage.world.validate(&bo, &vram()).map(drop)
         },
-    );
-    limited.driver = SimDriver::new().routes(RouteMode::Cpu);
-    all.push(limited);
+    ));
     all.push(operation(
         "release",
         |_, _| {},
@@ -559,8 +594,12 @@ fn every_operation_survives_the_failure_of_every_step() {
         (operation.act)(&stage).unwrap_or_else(|e| panic!("{}: {e:?}", operation.name));
         stage.settle();
         let probes = stage.world.inject.total();
-        stage.compare(false).unwrap_or_else(|e| panic!("{}: {e}", operation.name));
-        stage.check().unwrap_or_else(|e| panic!("{}: {e}", operation.name));
+        stage
+            .compare(false)
+            .unwrap_or_else(|e| panic!("{}: {e}", operation.name));
+        stage
+            .check()
+            .unwrap_or_else(|e| panic!("{}: {e}", operation.name));
         stage.end();
         println!("{:3} probes  {}", probes, operation.name);
         for nth in 1..=probes {
@@ -569,14 +608,19 @@ fn every_operation_survives_the_failure_of_every_step() {
                 match fail(&operation, nth, fault) {
                     Ok(site) => sites.extend(site),
                     Err(why) => {
-                        complaints.push(format!("{}, probe {nth}, {fault:?}: {why}", operation.name));
+                        complaints
+                            .push(format!("{}, probe {nth}, {fault:?}: {why}", operation.name));
                     }
                 }
             }
         }
     }
     println!("{runs} failures, at {sites:?}");
-    assert!(complaints.is_empty(), "{} complaints: {complaints:#?}", complaints.len());
+    assert!(
+        complaints.is_empty(),
+        "{} complaints: {complaints:#?}",
+        complaints.len()
+    );
     for site in Site::ALL {
         assert!(sites.contains(site.name()), "{site} was never made to fail");
     }

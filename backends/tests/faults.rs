@@ -25,7 +25,10 @@ use support::{Evicting, PAGE, PRIVATE, Setup, World, in_type, pages, system, tt,
 const SIZE: u64 = 8 * PAGE;
 
 fn world() -> World {
-    World::new(&Setup { vram: 16, ..Setup::default() })
+    World::new(&Setup {
+        vram: 16,
+        ..Setup::default()
+    })
 }
 
 fn virtual_clock<D: Driver>(world: &World<D>) -> &Arc<VirtualClock> {
@@ -72,7 +75,9 @@ fn f_02_a_space_that_claims_to_be_full_ends_in_the_fallback_or_a_refusal() {
     world.inject.clear();
     // Both tries of VRAM; the third is TT's.
     world.inject.fail("ttm.take", 1, false);
-    world.validate(&bo, &vram().with(Place::new(MemType::TT))).unwrap();
+    world
+        .validate(&bo, &vram().with(Place::new(MemType::TT)))
+        .unwrap();
     assert_eq!(world.place_of(&bo), Some(MemType::TT));
     world.validate(&bo, &vram()).unwrap();
     assert_images(&world, &[bo]);
@@ -101,8 +106,12 @@ fn f_02_contiguous_space_is_made_by_eviction() {
 /// F-03: where victims go is full as well: they stay.
 #[test]
 fn f_03_a_victim_without_a_target_stays_where_it_is() {
-    let world = Setup { vram: 16, private: Some(4), ..Setup::default() }
-        .build(Evicting::new(|_| Eviction::To(in_type(PRIVATE))));
+    let world = Setup {
+        vram: 16,
+        private: Some(4),
+        ..Setup::default()
+    }
+    .build(Evicting::new(|_| Eviction::To(in_type(PRIVATE))));
     let bos = full(&world);
     let bo = world.create(SIZE);
     let error = world.validate(&bo, &vram()).unwrap_err();
@@ -117,8 +126,18 @@ fn f_03_a_victim_without_a_target_stays_where_it_is() {
 /// place stays the truth.
 #[test]
 fn f_04_a_failed_copy_leaves_the_old_place_as_the_truth() {
-    for site in ["copy.submit", "copy.start", "copy.middle", "copy.late-error"] {
-        for (from, to) in [(system(), vram()), (vram(), tt()), (tt(), vram()), (vram(), system())] {
+    for site in [
+        "copy.submit",
+        "copy.start",
+        "copy.middle",
+        "copy.late-error",
+    ] {
+        for (from, to) in [
+            (system(), vram()),
+            (vram(), tt()),
+            (tt(), vram()),
+            (vram(), system()),
+        ] {
             let world = world();
             let bo = world.create_in(SIZE, &from);
             world.write_image(&bo, 1, 1).unwrap();
@@ -127,7 +146,11 @@ fn f_04_a_failed_copy_leaves_the_old_place_as_the_truth() {
             assert_eq!(result.is_err(), site == "copy.submit", "{site}: {result:?}");
             world.settle(&bo);
             world.assert_image(&bo, 1, 1);
-            assert_eq!(world.place_of(&bo), Some(from.places()[0].mem_type), "{site}");
+            assert_eq!(
+                world.place_of(&bo),
+                Some(from.places()[0].mem_type),
+                "{site}"
+            );
             world.check();
             world.validate(&bo, &to).unwrap();
             assert_images(&world, &[bo]);
@@ -147,7 +170,10 @@ fn f_05_a_flipped_bit_is_found_by_the_content_oracle_alone() {
     world.settle(&bo);
     world.check();
     let complaint = world.expect_image(&bo, 1, 1).unwrap_err();
-    assert!(complaint.contains(&format!("object {}", bo.id())), "{complaint}");
+    assert!(
+        complaint.contains(&format!("object {}", bo.id())),
+        "{complaint}"
+    );
 }
 
 /// F-06: a fence that never signals. Waiting ends at the deadline, or with the wait graph when
@@ -161,13 +187,18 @@ fn f_06_a_fence_that_never_signals_ends_in_a_typed_error() {
     world.validate(&bo, &vram()).unwrap();
     let until = virtual_clock(&world).now().after_nanos(1_000_000);
     let wait = |context| {
-        let locked = world.device.exec(context, |t| t.lock(&bo)?.wait_idle(Usage::Kernel));
+        let locked = world
+            .device
+            .exec(context, |t| t.lock(&bo)?.wait_idle(Usage::Kernel));
         locked.map(drop)
     };
     let error = wait(OpContext::new().until(until)).unwrap_err();
     assert!(matches!(error, Error::TimedOut), "{error}");
     let error = wait(OpContext::new()).unwrap_err();
-    assert!(matches!(&error, Error::Stalled(graph) if !graph.is_empty()), "{error}");
+    assert!(
+        matches!(&error, Error::Stalled(graph) if !graph.is_empty()),
+        "{error}"
+    );
     assert!(!bo.is_locked());
     world.check();
     world.gpu.lose();
@@ -201,14 +232,20 @@ fn f_06_a_fence_signals_once() {
     let fences = [timeline.issue(), timeline.issue(), timeline.issue()];
     for fence in &fences {
         let calls = Arc::clone(&calls);
-        fence.on_signal(move |_| { calls.fetch_add(1, Ordering::Relaxed); });
+        fence.on_signal(move |_| {
+            calls.fetch_add(1, Ordering::Relaxed);
+        });
     }
     timeline.fail(2, FenceError::Failed);
     timeline.signal(1);
     timeline.signal(2);
     timeline.fail(1, FenceError::Failed);
     let status = || fences.clone().map(|f| f.status());
-    let expected = [Status::Done, Status::Failed(FenceError::Failed), Status::Pending];
+    let expected = [
+        Status::Done,
+        Status::Failed(FenceError::Failed),
+        Status::Pending,
+    ];
     assert_eq!(status(), expected);
     assert_eq!(calls.load(Ordering::Relaxed), 2);
     timeline.signal(3);
@@ -275,7 +312,11 @@ fn f_08_a_deadlock_at_every_lock_is_restarted() {
 #[test]
 fn f_09_a_storm_of_interruptions_leaves_no_lock_held() {
     for seed in 1..=60 {
-        let world = World::new(&Setup { vram: 16, seed, ..Setup::default() });
+        let world = World::new(&Setup {
+            vram: 16,
+            seed,
+            ..Setup::default()
+        });
         let clock = virtual_clock(&world);
         let bos: Vec<_> = (0..4)
             .map(|_| {
@@ -316,7 +357,10 @@ fn f_09_a_storm_of_interruptions_leaves_no_lock_held() {
             });
         });
         assert!(bos.iter().all(|bo| !bo.is_locked()), "seed {seed}");
-        assert!(interrupted.into_inner() > 0, "seed {seed}: nobody was interrupted");
+        assert!(
+            interrupted.into_inner() > 0,
+            "seed {seed}: nobody was interrupted"
+        );
         world.validate(&bos[0], &vram()).unwrap();
         for bo in &bos {
             world.settle(bo);
@@ -347,11 +391,16 @@ fn f_10_a_lost_device_keeps_what_is_in_system_memory() {
     // Its copy to VRAM never happened: its pages are still the truth.
     world.assert_image(&leaving, 1, 1);
     let error = world.with(&gone, |r| read_all(r, SIZE)).unwrap_err();
-    assert!(matches!(error, Error::ContentLost | Error::DeviceLost), "{error}");
+    assert!(
+        matches!(error, Error::ContentLost | Error::DeviceLost),
+        "{error}"
+    );
     let error = world.validate(&safe, &vram()).unwrap_err();
     assert_eq!(error.class(), Class::Broken, "{error}");
     let losses = world.log.events();
-    let losses = losses.iter().filter(|e| matches!(e, ttm::trace::Event::DeviceLost));
+    let losses = losses
+        .iter()
+        .filter(|e| matches!(e, ttm::trace::Event::DeviceLost));
     assert_eq!(losses.count(), 1, "I-67: told exactly once");
     drop([safe, swapped, gone, leaving]);
     world.assert_empty();
@@ -372,11 +421,16 @@ fn f_11_a_device_that_comes_back_is_fresh_and_old_contents_stay_lost() {
     let error = world.with(&gone, |r| read_all(r, SIZE)).unwrap_err();
     assert_eq!(error.class(), Class::Broken, "{error}");
     world.assert_image(&safe, 1, 1);
-    let setup = Setup { vram: 16, ..Setup::default() };
+    let setup = Setup {
+        vram: 16,
+        ..Setup::default()
+    };
     let fresh = setup.on(world.gpu.clone(), world.clock.clone(), SimDriver::new());
     let bos = full(&fresh);
     // Handles of the old device mean nothing to the new one.
-    let refused = fresh.device.exec(OpContext::new(), |t| t.lock(&safe).map(drop));
+    let refused = fresh
+        .device
+        .exec(OpContext::new(), |t| t.lock(&safe).map(drop));
     assert!(matches!(refused.map(drop), Err(Error::Invalid(_))));
     // Both take from the machine's one page source, so only contents are compared here.
     for bo in &bos {
@@ -433,7 +487,10 @@ fn f_25_a_panic_in_a_fence_callback_harms_nobody() {
         });
     }
     timeline.signal(fence.seqno());
-    assert_eq!((ran.load(Ordering::Relaxed), timeline.callback_panics()), (3, 1));
+    assert_eq!(
+        (ran.load(Ordering::Relaxed), timeline.callback_panics()),
+        (3, 1)
+    );
     world.validate(&bo, &vram()).unwrap();
     assert_images(&world, &[bo]);
 }
@@ -446,7 +503,9 @@ struct Panicking {
 
 impl Panicking {
     fn reach(&self, n: u32) {
-        let due = self.at.compare_exchange(n, 0, Ordering::Relaxed, Ordering::Relaxed);
+        let due = self
+            .at
+            .compare_exchange(n, 0, Ordering::Relaxed, Ordering::Relaxed);
         assert!(due.is_err(), "the driver panics at answer {n}");
     }
 }
@@ -485,7 +544,11 @@ fn f_25_a_panic_in_each_answer_of_the_driver_unwinds_and_the_device_works_on() {
                 inner: SimDriver::new().routes(routes).hop(true),
                 at: AtomicU32::new(0),
             };
-            let world = Setup { vram: 16, ..Setup::default() }.build(driver);
+            let world = Setup {
+                vram: 16,
+                ..Setup::default()
+            }
+            .build(driver);
             let bos = full(&world);
             let bo = world.create_in(SIZE, &system());
             world.write_image(&bo, 1, 1).unwrap();
@@ -513,13 +576,21 @@ fn f_25_a_panic_in_each_answer_of_the_driver_unwinds_and_the_device_works_on() {
 fn f_31_a_limit_below_the_usage_refuses_what_is_new() {
     let world = world();
     let group = Group::new("client", None);
-    let make = || world.device.create(BoInfo::new(4 * PAGE).group(&group), ()).unwrap();
+    let make = || {
+        world
+            .device
+            .create(BoInfo::new(4 * PAGE).group(&group), ())
+            .unwrap()
+    };
     let bos = [make(), make(), make()];
     for bo in &bos[..2] {
         world.validate(bo, &vram()).unwrap();
     }
     for max in [4, 0] {
-        let limits = Limits { max: pages(max), ..Limits::default() };
+        let limits = Limits {
+            max: pages(max),
+            ..Limits::default()
+        };
         group.set_limits(MemType::VRAM, limits);
         assert_eq!(group.used(MemType::VRAM), pages(8));
         assert_eq!(world.place_of(&bos[0]), Some(MemType::VRAM));
@@ -538,9 +609,17 @@ fn f_31_a_group_at_its_limit_makes_room_by_its_own_objects() {
     for routes in [RouteMode::Cpu, RouteMode::Engine] {
         let world = Setup::default().build(SimDriver::new().routes(routes));
         let group = Group::new("client", None);
-        let limits = Limits { max: pages(8), ..Limits::default() };
+        let limits = Limits {
+            max: pages(8),
+            ..Limits::default()
+        };
         group.set_limits(MemType::VRAM, limits);
-        let make = || world.device.create(BoInfo::new(SIZE).group(&group), ()).unwrap();
+        let make = || {
+            world
+                .device
+                .create(BoInfo::new(SIZE).group(&group), ())
+                .unwrap()
+        };
         let (old, new) = (make(), make());
         let foreign = world.create_in(SIZE, &vram());
         world.validate(&old, &vram()).unwrap();
@@ -555,7 +634,11 @@ fn f_31_a_group_at_its_limit_makes_room_by_its_own_objects() {
 /// under whatever locks the caller holds, its own objects included, and nobody waits for himself.
 #[test]
 fn f_32_pressure_at_any_point_takes_no_lock_that_the_caller_holds() {
-    let setup = Setup { vram: 16, system_limit: Some(24), ..Setup::default() };
+    let setup = Setup {
+        vram: 16,
+        system_limit: Some(24),
+        ..Setup::default()
+    };
     let world = World::new(&setup);
     let bos: Vec<_> = (0..6)
         .map(|_| {
@@ -591,16 +674,29 @@ fn f_33_extreme_sizes_are_refused_or_right() {
     for (bytes, expected) in [(1, 1), (PAGE - 1, 1), (PAGE, 1), (PAGE + 1, 2)] {
         assert_eq!(create(bytes).unwrap().pages(), pages(expected));
     }
-    for bytes in [(4 << 30) - 1, 4 << 30, (4 << 30) + 1, 1 << 40, 1 << 62, 1 << 63, u64::MAX] {
+    for bytes in [
+        (4 << 30) - 1,
+        4 << 30,
+        (4 << 30) + 1,
+        1 << 40,
+        1 << 62,
+        1 << 63,
+        u64::MAX,
+    ] {
         let Ok(bo) = create(bytes) else {
-            assert!(bytes > 1 << 63, "{bytes} bytes are below the greatest count");
+            assert!(
+                bytes > 1 << 63,
+                "{bytes} bytes are below the greatest count"
+            );
             continue;
         };
         let error = world.validate(&bo, &vram()).unwrap_err();
         assert!(matches!(error, Error::TooBig { .. }), "{bytes}: {error}");
         let system = world.validate(&bo, &system());
         if system.is_ok() {
-            let error = world.with(&bo, |r| r.read(bytes - 1, &mut [0; 2])).unwrap_err();
+            let error = world
+                .with(&bo, |r| r.read(bytes - 1, &mut [0; 2]))
+                .unwrap_err();
             assert!(matches!(error, Error::Invalid(_)));
         }
         world.check();
@@ -609,7 +705,10 @@ fn f_33_extreme_sizes_are_refused_or_right() {
     assert_eq!(world.used(MemType::SYSTEM), 0);
     for align in [0, 3, (1 << 51) - 1] {
         let info = BoInfo::new(PAGE).align(pages(align));
-        assert!(matches!(world.device.create(info, ()), Err(Error::Invalid(_))), "{align}");
+        assert!(
+            matches!(world.device.create(info, ()), Err(Error::Invalid(_))),
+            "{align}"
+        );
     }
     let info = BoInfo::new(PAGE).align(PageCount::new(1 << 40).unwrap());
     let bo = world.device.create(info, ()).unwrap();
@@ -625,7 +724,13 @@ fn f_33_extreme_sizes_are_refused_or_right() {
 fn f_33_ranges_outside_the_object_are_refused() {
     let world = world();
     let bo = world.create_in(PAGE + 8, &system());
-    let bad = [(PAGE + 8, 1), (PAGE + 7, 2), (u64::MAX, 1), (u64::MAX - 1, 8), (1 << 63, 8)];
+    let bad = [
+        (PAGE + 8, 1),
+        (PAGE + 7, 2),
+        (u64::MAX, 1),
+        (u64::MAX - 1, 8),
+        (1 << 63, 8),
+    ];
     for (offset, len) in bad {
         let read = world.with(&bo, |r| r.read(offset, &mut vec![0; len]));
         assert!(matches!(read, Err(Error::Invalid(_))), "{offset}+{len}");
@@ -641,14 +746,20 @@ fn f_33_ranges_outside_the_object_are_refused() {
 #[test]
 fn f_34_foreign_and_stale_handles_are_refused() {
     let (one, two) = (world(), world());
-    let (own, foreign) = (one.create_in(SIZE, &system()), two.create_in(SIZE, &system()));
+    let (own, foreign) = (
+        one.create_in(SIZE, &system()),
+        two.create_in(SIZE, &system()),
+    );
     let locked = one.device.exec(OpContext::new(), |t| {
         let error = t.lock(&foreign).map(drop).unwrap_err();
         assert!(matches!(error, Error::Invalid(_)), "{error}");
         t.lock(&own).map(drop)
     });
     let locked = locked.unwrap();
-    assert!(matches!(locked.get(&foreign).map(drop), Err(Error::Invalid(_))));
+    assert!(matches!(
+        locked.get(&foreign).map(drop),
+        Err(Error::Invalid(_))
+    ));
     drop(locked);
     assert!(!foreign.is_locked());
     // A number is never given twice, so what is written about the old one is not about the new.
@@ -674,7 +785,9 @@ fn f_35_deadlines_of_zero_and_of_never() {
     let timeline = world.gpu.timeline();
     let wait = |until| {
         let context = OpContext::new().until(until);
-        let locked = world.device.exec(context, |t| t.lock(&bo)?.wait_idle(Usage::Write));
+        let locked = world
+            .device
+            .exec(context, |t| t.lock(&bo)?.wait_idle(Usage::Write));
         locked.map(|l| l.context().waited_ns())
     };
     wait(Time::ZERO).unwrap();
@@ -706,13 +819,19 @@ fn f_35_a_clock_that_stands_still_or_runs_backwards_harms_nobody() {
         let region = ttm::fixture::Nothing::new(pages(16));
         let device = Device::builder(ttm::fixture::Counting, clock)
             .pages(Arc::new(counters))
-            .memory(MemType::VRAM, Box::new(placement::Range::new(pages(16))), region)
+            .memory(
+                MemType::VRAM,
+                Box::new(placement::Range::new(pages(16))),
+                region,
+            )
             .build()
             .unwrap();
         let bos = [(); 4].map(|()| device.create(BoInfo::new(SIZE), ()).unwrap());
         for bo in &bos {
             let context = OpContext::new().until(Time::from_nanos(1 << 50));
-            let locked = device.exec(context, |t| t.lock(bo)?.validate(&vram())).unwrap();
+            let locked = device
+                .exec(context, |t| t.lock(bo)?.validate(&vram()))
+                .unwrap();
             assert_eq!(locked.context().waited_ns(), 0);
         }
         device.check().unwrap();
@@ -726,7 +845,11 @@ fn f_35_a_clock_that_stands_still_or_runs_backwards_harms_nobody() {
 #[test]
 fn f_36_no_schedule_of_clients_deadlocks_or_breaks_an_invariant() {
     for seed in 1..=300 {
-        let world = World::new(&Setup { vram: 16, seed, ..Setup::default() });
+        let world = World::new(&Setup {
+            vram: 16,
+            seed,
+            ..Setup::default()
+        });
         let clock = virtual_clock(&world);
         let bos: Vec<_> = (0..6)
             .map(|_| {
@@ -741,7 +864,9 @@ fn f_36_no_schedule_of_clients_deadlocks_or_breaks_an_invariant() {
                 s.spawn(&format!("client {client}"), move || {
                     let mut random = seed * 31 + client;
                     let mut draw = move || {
-                        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                        random = random
+                            .wrapping_mul(6_364_136_223_846_793_005)
+                            .wrapping_add(1);
                         random >> 33
                     };
                     for _ in 0..8 {
@@ -758,7 +883,10 @@ fn f_36_no_schedule_of_clients_deadlocks_or_breaks_an_invariant() {
                             Ok(())
                         });
                         drop(locked.unwrap_or_else(|e| panic!("seed {seed}: {e:?}")));
-                        world.device.check().unwrap_or_else(|v| panic!("seed {seed}: {v}"));
+                        world
+                            .device
+                            .check()
+                            .unwrap_or_else(|v| panic!("seed {seed}: {v}"));
                     }
                 });
             }
@@ -807,9 +935,15 @@ fn f_38_closing_with_work_in_flight_names_the_holders() {
 /// Imported objects are nobody's to swap out, whatever the pressure; see F-32.
 #[test]
 fn f_32_pressure_spares_what_belongs_to_somebody_else() {
-    let world = World::new(&Setup { system_limit: Some(16), ..Setup::default() });
+    let world = World::new(&Setup {
+        system_limit: Some(16),
+        ..Setup::default()
+    });
     let info = BoInfo::new(SIZE).kind(BoKind::Imported);
-    let imported = world.device.create_in(OpContext::new(), info, (), &system()).unwrap();
+    let imported = world
+        .device
+        .create_in(OpContext::new(), info, (), &system())
+        .unwrap();
     world.write_image(&imported, 1, 1).unwrap();
     let own = world.create_in(SIZE, &system());
     world.write_image(&own, 1, 1).unwrap();

@@ -165,11 +165,15 @@ fn run() -> Checked {
     // The card fills all three. The third has no room: the least recently used leaves for it.
     // Nobody waits here: the fences are on the objects, where the next user finds them.
     for (bo, word) in &buffers {
-        let _ = submit(&device, bo, |side, after| queue.fill(side, *word, after))?;
+        drop(submit(&device, bo, |side, after| {
+            queue.fill(side, *word, after)
+        })?);
     }
     // It adds one to every word: the first comes back, and the next leaves.
     for (bo, _) in &buffers {
-        let _ = submit(&device, bo, |side, after| queue.add(side, 1, after))?;
+        drop(submit(&device, bo, |side, after| {
+            queue.add(side, 1, after)
+        })?);
     }
     for (bo, word) in &buffers {
         if let Some(wrong) = verify_by_card(&device, &queue, bo, word + 1)? {

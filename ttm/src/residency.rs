@@ -25,6 +25,7 @@ mod copy;
 mod cpu;
 mod evict;
 mod find_space;
+mod hunt;
 mod migrate;
 mod populate;
 mod release;

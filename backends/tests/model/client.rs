@@ -11,7 +11,7 @@ use ttm::resource::{Group, Limits};
 use ttm::sync::Arc;
 use ttm::trace::{Event, Reason};
 
-use crate::ops::{Op, Terms, To};
+use crate::ops::{Op, SITES, Terms, To};
 use crate::support::words::word;
 use crate::support::{PAGE, World, bytes_of_moves, in_type, pages};
 
@@ -43,6 +43,7 @@ pub(crate) struct Client<'w> {
     group: Arc<Group>,
     shared: SharedReservation,
     bulk: BulkGroup,
+    protected: bool,
     sums: Vec<(Fence, Checksum, u64)>,
     fences: Vec<(Fence, Status)>,
 }
@@ -61,6 +62,7 @@ impl<'w> Client<'w> {
             group: Group::new("client", None),
             shared: SharedReservation::new(),
             bulk: world.device.bulk_group(),
+            protected: false,
             sums: Vec::new(),
             fences: Vec::new(),
         }
@@ -137,19 +139,8 @@ impl<'w> Client<'w> {
             (Op::EvictAll { tt }, _) => self.evict_all(*tt),
             (Op::Sleep { ns }, _) => self.sleep(*ns),
             (Op::Suspend, _) => self.suspend(),
-            (Op::Limit { pages: limit }, _) => {
-                let max = if *limit < 16 {
-                    pages(64)
-                } else {
-                    pages(*limit)
-                };
-                let limits = Limits {
-                    max,
-                    ..Limits::default()
-                };
-                self.group.set_limits(MemType::VRAM, limits);
-                Ok(())
-            }
+            (Op::Limit { pages, protected }, _) => self.limit(*pages, *protected),
+            (Op::Failing { site, nth, op }, _) => self.failing(SITES[*site], *nth, op),
             (_, None) => Ok(()),
             (Op::Drop { .. }, Some(at)) => self.drop_object(at),
             (Op::Validate { to, terms, .. }, Some(at)) => self.validate(at, *to, *terms, order),
@@ -228,7 +219,7 @@ impl<'w> Client<'w> {
     /// fail.
     fn must_fit(&self, at: usize, to: To) -> bool {
         let object = &self.objects[at];
-        if !self.alone() || object.grouped || object.purged {
+        if !self.alone() || self.protected || object.grouped || object.purged {
             return false;
         }
         // Pins cut memory into pieces, and pinned pages of the system are not swapped.
@@ -278,7 +269,9 @@ impl<'w> Client<'w> {
                 if satisfied && *moved > 0 {
                     return Err(format!("I-08: needless move of object {id}"));
                 }
-                victims_in_order(&events, id, order.unwrap_or_default())?;
+                if let Some(order) = order.filter(|_| !self.protected) {
+                    victims_in_order(&events, id, order)?;
+                }
             }
             Ok(_) => {}
             Err(error) => self.judge(at, to, terms, error)?,
@@ -569,6 +562,35 @@ impl<'w> Client<'w> {
         }
     }
 
+    fn limit(&mut self, max: u64, protected: bool) -> Outcome {
+        // Protection only where nobody else is kept from what he needs.
+        self.protected = protected && self.alone();
+        let min = if self.protected { max / 4 } else { 0 };
+        let limits = Limits {
+            min: pages(min),
+            low: pages(min * 2),
+            max: pages(if max < 16 { 64 } else { max }),
+        };
+        self.group.set_limits(MemType::VRAM, limits);
+        Ok(())
+    }
+
+    /// An operation in which one step fails. Whatever it answers, contents and invariants hold.
+    fn failing(&mut self, site: &str, nth: u64, op: &Op) -> Outcome {
+        // A write that fails half way has written half; together, others would meet the fault.
+        if !self.alone() || matches!(op, Op::Write { .. } | Op::Failing { .. }) {
+            return Ok(());
+        }
+        self.world.inject.fail(site, nth, false);
+        let result = self.act(op, None);
+        self.world.inject.clear();
+        self.hear_events();
+        match result {
+            Err(why) if why.starts_with("I-") => Err(why),
+            _ => Ok(()),
+        }
+    }
+
     /// Two objects resident at once, in one transaction.
     fn both(&mut self, a: usize, b: u64) -> Outcome {
         let b = self.pick(b).expect("there is one");
@@ -611,7 +633,14 @@ impl<'w> Client<'w> {
                     .map(drop)
                     .map_err(told);
             }
-            Err(error) => return Err(told(error)),
+            Err(error) => {
+                self.world.inject.clear();
+                self.world
+                    .device
+                    .resume(OpContext::new())
+                    .map_err(|e| format!("I-65: after {error:?}: {e:?}"))?;
+                return Err(told(error));
+            }
         }
         let all = Side::Device {
             mem_type: MemType::VRAM,
@@ -622,7 +651,11 @@ impl<'w> Client<'w> {
             .fill(&all, 0xdead_beef_dead_beef, [])
             .map_err(told)?;
         fence.wait(None).map_err(told)?;
-        self.world.device.resume(OpContext::new()).map_err(told)?;
+        if self.world.device.resume(OpContext::new()).is_err() {
+            // Call again, says the documentation.
+            self.world.inject.clear();
+            self.world.device.resume(OpContext::new()).map_err(told)?;
+        }
         self.hear_events();
         Ok(())
     }

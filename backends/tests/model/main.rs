@@ -23,6 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use backends::sim::{RouteMode, SimDriver};
 use ttm::sync::Mutex;
+use ttm::trace::{Event, Reason};
 
 use client::{Client, Mode};
 use ops::{Op, Random, draw};
@@ -125,12 +126,12 @@ fn alone(seeds: impl Iterator<Item = u64>) {
 
 #[test]
 fn a_client_alone_gets_what_the_reference_says_odd_seeds() {
-    alone(seeds(4000).filter(|s| s % 2 == 1));
+    alone(seeds(12000).filter(|s| s % 2 == 1));
 }
 
 #[test]
 fn a_client_alone_gets_what_the_reference_says_even_seeds() {
-    alone(seeds(4000).filter(|s| s % 2 == 0));
+    alone(seeds(12000).filter(|s| s % 2 == 0));
 }
 
 /// Clients of one device; each ends with its own objects compared and dropped.
@@ -143,6 +144,44 @@ fn run_together(world: &World, seed: u64, client: u64) -> Result<(), String> {
             .map_err(|e| format!("step {n}, {op:?}: {e}"))?;
     }
     client.leave()
+}
+
+/// What is drawn is worth drawing: every kind of thing happens.
+#[test]
+fn the_operations_reach_every_kind_of_event() {
+    let mut seen = [0_u64; 8];
+    for seed in 1..=300 {
+        let (setup, driver) = setup(seed);
+        let world: World = setup.build(driver);
+        let mut client = Client::new(&world, 1, Mode::Alone);
+        for op in draw(seed, STEPS) {
+            client.step(&op).unwrap();
+        }
+        for record in world.device.events() {
+            let kind = match record.event {
+                Event::Moved {
+                    why: Reason::EvictedFor(_),
+                    ..
+                } => 0,
+                Event::Moved {
+                    why: Reason::Hop, ..
+                } => 1,
+                Event::Discarded {
+                    why: Reason::EvictedFor(_),
+                    ..
+                } => 2,
+                Event::SwappedOut { .. } => 3,
+                Event::SwappedIn { .. } => 4,
+                Event::Refused { .. } => 5,
+                Event::PassedOver { .. } => 6,
+                Event::Waited { .. } => 7,
+                _ => continue,
+            };
+            seen[kind] += 1;
+        }
+    }
+    println!("evicted, hops, purged, out, in, refused, passed over, waited: {seen:?}");
+    assert!(seen.iter().all(|n| *n > 20), "{seen:?}");
 }
 
 #[test]

@@ -4,6 +4,11 @@
 /// list stays meaningful when some of it is left out.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
+    Failing {
+        site: usize,
+        nth: u64,
+        op: Box<Op>,
+    },
     Create {
         pages: u64,
         short: u64,
@@ -74,12 +79,26 @@ pub(crate) enum Op {
     },
     Limit {
         pages: u64,
+        protected: bool,
     },
     Both {
         a: u64,
         b: u64,
     },
 }
+
+/// Steps that can fail without taking content along.
+pub(crate) const SITES: [&str; 9] = [
+    "pages.take",
+    "pages.map",
+    "region.map",
+    "backup.store",
+    "backup.load",
+    "copy.submit",
+    "ttm.take",
+    "ttm.move-start",
+    "ttm.move-commit",
+];
 
 /// Where to.
 #[derive(Clone, Copy, Debug)]
@@ -201,6 +220,12 @@ fn op(random: &mut Random) -> Op {
         },
         60 => Op::Limit {
             pages: random.below(64),
+            protected: random.below(4) == 0,
+        },
+        61 => Op::Failing {
+            site: random.below(SITES.len() as u64) as usize,
+            nth: 1 + random.below(3),
+            op: Box::new(op(random)),
         },
         _ => Op::Both {
             a: object,

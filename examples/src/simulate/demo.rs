@@ -114,9 +114,9 @@ impl Shared {
 
 /// The card, and what manages it.
 struct Rig {
+    device: Device<SimDriver>,
     gpu: Gpu,
     time: SimClock,
-    device: Device<SimDriver>,
     stats: Arc<Stats>,
     observer: Option<Arc<Observer>>,
 }
@@ -251,9 +251,9 @@ impl Rig {
         }
         let device = builder.build()?;
         Ok(Self {
+            device,
             gpu,
             time,
-            device,
             stats,
             observer,
         })

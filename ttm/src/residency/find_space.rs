@@ -3,16 +3,12 @@
 use placement::{MemType, PageCount, Place, PlaceFlags, Placement, Request};
 
 use crate::bo::{BoCore, BoState};
-use crate::clock::WaitFor;
 use crate::error::{Error, Result};
 use crate::fault::Site;
-use crate::reservation::Lockable;
-use crate::resource::{
-    AfterHunt, Ask, ClaimGuard, Home, Manager, Order, TakeRefused, Taken, Victim,
-};
+use crate::resource::{Ask, Home, Manager, Order, TakeRefused, Taken, Victim};
 use crate::sync::{Arc, Weak};
 
-use super::evict::Hunt;
+use super::hunt::{Attempt, Hunt};
 
 impl BoCore {
     /// Takes space in the first place that has some: without eviction, or, if `forced`, with it.
@@ -109,9 +105,7 @@ impl BoCore {
     ) -> Result<Taken, Refused> {
         self.device.release_batch();
         let clock = &*self.device.clock;
-        let (claim, mut epoch) = manager.claim(clock, ask.ticket.age(), place.window);
-        let mut limited = None;
-        let mut rounds = 0;
+        let (claim, epoch) = manager.claim(clock, ask.ticket.age(), place.window);
         let ask = Ask {
             wanted_by: self.id,
             window: place.window,
@@ -119,90 +113,32 @@ impl BoCore {
             chain: ask.chain | 1 << manager.mem_type().index(),
             ..*ask
         };
-        loop {
-            let mut hunt = Hunt::new(&self.device, manager, &ask, Some(&claim));
-            hunt.gently(gently);
-            hunt.only_own_group(limited.is_some());
-            loop {
-                match self.take(state, manager, place, &ask, Some(claim.number())) {
-                    Err(Refused::Full) => limited = None,
-                    Err(Refused::Limit(error)) => limited = Some(error),
-                    result => return result,
+        let mut limited = None;
+        let mut never = false;
+        let hunt = Hunt::new(&self.device, manager, &ask, &claim).gently(gently);
+        let found = hunt.until(epoch, || {
+            match self.take(state, manager, place, &ask, Some(claim.number())) {
+                Ok(taken) => return Ok(Attempt::Done(taken)),
+                Err(Refused::Full) => limited = None,
+                Err(Refused::Limit(error)) => limited = Some(error),
+                Err(Refused::Next) => {
+                    never = true;
+                    return Ok(Attempt::Stop);
                 }
-                hunt.only_own_group(limited.is_some());
-                if !hunt.evict_one().map_err(Refused::End)? {
-                    break;
-                }
+                Err(Refused::End(error)) => return Err(error),
             }
-            // What this hunt puts back is no news to it.
-            epoch += hunt.finish();
-            if self.device.reap() {
-                continue;
-            }
-            let again =
-                !gently && self.wait_for_others(manager, &claim, epoch, &mut rounds, &ask)?;
-            if !again {
-                return Err(limited.map_or(Refused::Full, Refused::Limit));
-            }
-            epoch = manager.epoch();
-        }
-    }
-
-    /// Nobody is left to ask. Sleeps while other transactions that evict here may leave
-    /// something: what they had in hand, or what they took. The younger waits for the older to
-    /// end, the oldest only for the others to sleep; so somebody always goes on.
-    fn wait_for_others(
-        &self,
-        manager: &Manager,
-        claim: &ClaimGuard<'_>,
-        epoch: u64,
-        rounds: &mut u32,
-        ask: &Ask<'_>,
-    ) -> Result<bool, Refused> {
-        let cell = ask.ticket.cell();
-        if !ask.context.may_wait() {
-            return Ok(false);
-        }
-        match manager.after_hunt(claim.number(), epoch, cell, &*self.device.clock) {
-            AfterHunt::GiveUp => return Ok(false),
-            AfterHunt::Again => {
-                *rounds = 0;
-                return Ok(true);
-            }
-            AfterHunt::AgainAlone => {
-                *rounds += 1;
-                return Ok(*rounds < FRUITLESS_ROUNDS);
-            }
-            AfterHunt::Sleep => {}
-        }
-        if let Some(outer) = ask.level {
-            outer.rest();
-        }
-        let context = ask.context;
-        let slept = context.sleeping(cell, &self.device.clock, || {
-            let stop = || context.is_cancelled();
-            ask.ticket.sleep(context.deadline(), &stop, WaitFor::Claim)
+            Ok(Attempt::More {
+                own_group: limited.is_some(),
+            })
         });
-        claim.awake();
-        if let Some(outer) = ask.level {
-            outer.awake();
-        }
-        match slept {
-            Ok(crate::reservation::Waited::Woken) => Ok(true),
-            Ok(crate::reservation::Waited::TimedOut) => Err(Refused::End(Error::TimedOut)),
-            Err(error) => {
-                if matches!(error, Error::Deadlock) {
-                    (ask.lost)(None);
-                }
-                Err(Refused::End(error))
-            }
+        match found {
+            Ok(Some(taken)) => Ok(taken),
+            Ok(None) if never => Err(Refused::Next),
+            Ok(None) => Err(limited.map_or(Refused::Full, Refused::Limit)),
+            Err(error) => Err(Refused::End(error)),
         }
     }
 }
-
-/// Full rounds that a request may go without finding anybody to ask, and without anybody else
-/// evicting there, before it gives up: what changed meanwhile was its own doing.
-const FRUITLESS_ROUNDS: u32 = 16;
 
 /// Why a place gave nothing.
 pub(super) enum Refused {
@@ -229,9 +165,4 @@ fn request(pages: PageCount, align: PageCount, place: &Place) -> Request {
         contiguous: place.flags.contains(PlaceFlags::CONTIGUOUS),
         top_down: place.flags.contains(PlaceFlags::TOP_DOWN),
     }
-}
-
-/// Names the trait that an object's lock is reached by, for `ask.lost`.
-pub(super) fn lockable(victim: &Arc<dyn Victim>) -> Arc<dyn Lockable> {
-    Arc::clone(victim) as Arc<dyn Lockable>
 }

@@ -1,6 +1,6 @@
 //! Giving an object system pages, at others' cost if need be.
 
-use placement::{MemType, PageCount, PlaceFlags, Request};
+use placement::{MemType, PageCount, PageRange, PlaceFlags, Request};
 
 use crate::bo::{BoCore, BoState};
 use crate::context::OomPolicy;
@@ -12,7 +12,8 @@ use crate::sync::Weak;
 use crate::trace::Event;
 use crate::tt::Tt;
 
-use super::evict::Hunt;
+use super::hunt::{Attempt, Hunt};
+use super::settle::wait_fence;
 
 impl BoCore {
     /// Gives every page of the object a frame, with its content.
@@ -115,8 +116,12 @@ impl DeviceCore {
         if self.reap() {
             return Ok(true);
         }
-        if ask.context.oom_policy() == OomPolicy::FailFast || self.backup.is_none() {
+        let fails_fast = ask.context.oom_policy() == OomPolicy::FailFast;
+        if fails_fast || wanted > self.budget.limit() {
             return Ok(false);
+        }
+        if self.backup.is_none() {
+            return self.wait_for_pages(ask);
         }
         let room = || {
             let used = self.budget.used().get();
@@ -125,26 +130,47 @@ impl DeviceCore {
         let before = self.budget.used();
         let ask = Ask {
             wanted_by: object,
-            window: placement::PageRange::ALL,
+            window: PageRange::ALL,
             ..*ask
         };
-        for mem_type in [MemType::SYSTEM, MemType::TT] {
+        // What leaves TT is in SYSTEM then, with its pages.
+        for mem_type in [MemType::SYSTEM, MemType::TT, MemType::SYSTEM] {
+            let chained = ask.chain & 1 << mem_type.index() != 0 && mem_type != MemType::SYSTEM;
             let Some(manager) = self.manager(mem_type).filter(|m| m.uses_frames()) else {
                 continue;
             };
-            if ask.chain & 1 << mem_type.index() != 0 && mem_type != MemType::SYSTEM {
+            if chained {
                 continue;
             }
-            let mut hunt = Hunt::new(self, manager, &ask, None);
-            while hunt.evict_one()? {
-                if room() {
-                    return Ok(true);
-                }
+            let (claim, epoch) = manager.claim(&*self.clock, ask.ticket.age(), PageRange::EMPTY);
+            let found = Hunt::new(self, manager, &ask, &claim).until(epoch, || {
+                Ok(if room() {
+                    Attempt::Done(())
+                } else {
+                    Attempt::More { own_group: false }
+                })
+            })?;
+            if found.is_some() {
+                return Ok(true);
             }
         }
-        // Objects that left TT are in SYSTEM now, with their pages.
-        let mut hunt = Hunt::new(self, self.system(), &ask, None);
-        while !room() && hunt.evict_one()? {}
-        Ok(self.budget.used() < before)
+        if self.budget.used() < before {
+            return Ok(true);
+        }
+        self.wait_for_pages(&ask)
+    }
+
+    /// Waits for pages that only a fence keeps. Answers false if there are none, or the caller
+    /// may not wait.
+    fn wait_for_pages(&self, ask: &Ask<'_>) -> Result<bool> {
+        let fence = self.retired_pages.lock().oldest_fence().cloned();
+        match fence {
+            Some(fence) if ask.context.may_wait() => {
+                wait_fence(&fence, ask)?;
+                self.reap();
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 }

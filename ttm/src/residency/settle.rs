@@ -58,8 +58,7 @@ impl BoCore {
         ask: &Ask<'_>,
     ) -> Result<()> {
         if let Some(moving) = &state.moving {
-            let fence = moving.fence.clone();
-            self.wait_fence(&fence, ask)?;
+            self.wait_fence(&moving.fence.clone(), ask)?;
         }
         self.settle(held, state)
     }
@@ -120,34 +119,19 @@ impl BoCore {
         Ok(())
     }
 
-    /// Sleeps until `fence`, on the terms of `ask`.
+    /// Waits for a fence of the object, which is an event.
     pub(super) fn wait_fence(&self, fence: &Fence, ask: &Ask<'_>) -> Result<Status> {
         if fence.is_signalled() {
             return Ok(fence.status());
         }
-        let context = ask.context;
-        if !context.may_wait() {
-            return Err(Error::Busy);
-        }
-        if context.is_cancelled() {
-            return Err(Error::Interrupted);
-        }
-        let device = &self.device;
-        let since = device.clock.now();
-        let cell = ask.ticket.cell();
-        let status = context.sleeping(cell, &device.clock, || {
-            fence.wait_at(cell, context.deadline(), &|| context.is_cancelled())
-        })?;
-        device.emit_to_sink(|| Event::Waited {
+        let since = self.device.clock.now();
+        let result = wait_fence(fence, ask);
+        self.device.emit_to_sink(|| Event::Waited {
             object: self.id,
             what: "fence",
             since,
         });
-        match status {
-            Status::Pending if context.is_cancelled() => Err(Error::Interrupted),
-            Status::Pending => Err(Error::TimedOut),
-            status => Ok(status),
-        }
+        result
     }
 
     /// Waits for every fence that a user of class `usage` has to wait for.
@@ -163,5 +147,32 @@ impl BoCore {
                 Some(fence) => self.wait_fence(&fence, ask)?,
             };
         }
+    }
+}
+
+/// Sleeps until `fence`, on the terms of `ask`.
+///
+/// # Errors
+/// [`Error::Busy`] if the context does not wait, [`Error::TimedOut`], [`Error::Interrupted`],
+/// [`Error::Stalled`].
+pub(super) fn wait_fence(fence: &Fence, ask: &Ask<'_>) -> Result<Status> {
+    if fence.is_signalled() {
+        return Ok(fence.status());
+    }
+    let context = ask.context;
+    if !context.may_wait() {
+        return Err(Error::Busy);
+    }
+    if context.is_cancelled() {
+        return Err(Error::Interrupted);
+    }
+    let cell = ask.ticket.cell();
+    let status = context.sleeping(cell, ask.ticket.domain.clock(), || {
+        fence.wait_at(cell, context.deadline(), &|| context.is_cancelled())
+    })?;
+    match status {
+        Status::Pending if context.is_cancelled() => Err(Error::Interrupted),
+        Status::Pending => Err(Error::TimedOut),
+        status => Ok(status),
     }
 }

@@ -13,7 +13,7 @@ use crate::resource::{Ask, Manager, Victim};
 use crate::sync::{Arc, Weak};
 use crate::tt::Tt;
 
-use super::evict::Hunt;
+use super::hunt::Hunt;
 use super::migrate::{device_side, frames, pending};
 
 /// What a suspend did.
@@ -68,7 +68,9 @@ impl DeviceCore {
             chain: ask.chain | 1 << mem_type.index(),
             ..*ask
         };
-        let mut hunt = Hunt::new(self, manager, &ask, None);
+        // A claim on nothing: others see that there is somebody with victims in hand.
+        let (claim, _) = manager.claim(&*self.clock, ask.ticket.age(), PageRange::EMPTY);
+        let mut hunt = Hunt::new(self, manager, &ask, &claim);
         while hunt.evict_one()? {
             *gone += 1;
         }

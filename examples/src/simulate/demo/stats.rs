@@ -35,10 +35,11 @@ pub(super) struct OfClient {
 
 impl Stats {
     pub(super) fn new(observer: Option<Arc<Observer>>) -> Self {
-        let mut counts = Counts::default();
-        counts.moves = ["null", "clear", "cpu", "engine"]
-            .map(|kind| (kind, 0))
-            .into();
+        let kinds = ["null", "clear", "cpu", "engine"];
+        let counts = Counts {
+            moves: kinds.map(|kind| (kind, 0)).into(),
+            ..Counts::default()
+        };
         Self {
             counts: Mutex::new(counts),
             observer,
