@@ -953,3 +953,20 @@ fn f_32_pressure_spares_what_belongs_to_somebody_else() {
     assert_eq!(world.with(&own, |r| Ok(r.swapped())).unwrap(), pages(8));
     world.check();
 }
+
+/// I-12 over a suspend: when it has returned, the memory of the device may go. Nothing is read
+/// from it any more, not even by the copies that it has begun itself.
+#[test]
+fn suspend_returns_only_when_device_memory_may_be_lost() {
+    let world = world();
+    let bos = full(&world);
+    world.device.suspend(OpContext::new()).unwrap();
+    let all = ttm::driver::Side::Device {
+        mem_type: MemType::VRAM,
+        ranges: [PageRange::new(0, 16).unwrap()].into(),
+    };
+    let fence = world.gpu.queue(7).fill(&all, 0xdead_beef, []).unwrap();
+    fence.wait(None).unwrap();
+    world.device.resume(OpContext::new()).unwrap();
+    assert_images(&world, &bos);
+}

@@ -13,8 +13,10 @@ use super::lane::Lane;
 
 /// A lane that copies. Keeps its device alive.
 pub(super) struct Engine {
-    pub(super) gpu: Arc<Inner>,
+    // Before `gpu`: the last handle of the device joins the lane's thread, which ends once
+    // nobody holds the lane.
     pub(super) lane: Arc<Lane>,
+    pub(super) gpu: Arc<Inner>,
 }
 
 impl CopyEngine for Engine {

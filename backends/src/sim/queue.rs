@@ -23,8 +23,10 @@ use super::words::{Words, fold_word};
 /// reads, writes or both. Without contents it only takes its time.
 #[derive(Clone)]
 pub struct Queue {
-    gpu: Arc<Inner>,
+    // Before `gpu`: the last handle of the device joins the lane's thread, which ends once
+    // nobody holds the lane.
     lane: Arc<Lane>,
+    gpu: Arc<Inner>,
 }
 
 /// What a checksum kernel found, once its fence has signalled without an error.

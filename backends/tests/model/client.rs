@@ -11,6 +11,7 @@ use ttm::resource::{Group, Limits};
 use ttm::sync::Arc;
 use ttm::trace::{Event, Reason};
 
+use crate::VRAM;
 use crate::ops::{Op, SITES, Terms, To};
 use crate::support::words::word;
 use crate::support::{PAGE, World, bytes_of_moves, in_type, pages};
@@ -222,6 +223,10 @@ impl<'w> Client<'w> {
         if !self.alone() || self.protected || object.grouped || object.purged {
             return false;
         }
+        // What shares its reservation is held with it and stays.
+        if object.shared {
+            return false;
+        }
         // Pins cut memory into pieces, and pinned pages of the system are not swapped.
         let pinned = self.objects.iter().any(|o| o.pins > 0);
         let tt_only = matches!(to, To::Tt);
@@ -258,18 +263,20 @@ impl<'w> Client<'w> {
                         "I-08: {moved} bytes moved, {in_events} in the events"
                     ));
                 }
+                // TT may be a stop on the way of a move that failed; there nothing stays.
                 let satisfied = matches!(
                     (to, before),
                     (
                         To::Vram | To::VramTopDown | To::DesiredVram | To::VramOrSystem,
                         Some(MemType::VRAM)
-                    ) | (To::Tt, Some(MemType::TT))
-                        | (To::System, Some(MemType::SYSTEM))
+                    ) | (To::System, Some(MemType::SYSTEM))
                 );
                 if satisfied && *moved > 0 {
                     return Err(format!("I-08: needless move of object {id}"));
                 }
-                if let Some(order) = order.filter(|_| !self.protected) {
+                if let Some(order) =
+                    order.filter(|_| !self.protected && matches!(terms, Terms::Patient))
+                {
                     victims_in_order(&events, id, order)?;
                 }
             }
@@ -308,8 +315,19 @@ impl<'w> Client<'w> {
         if fine {
             Ok(())
         } else {
-            Err(format!("unexpected {error:?}: {error}"))
+            let last = self.last_events();
+            let budget = self.world.device.system_budget();
+            Err(format!("unexpected {error}; {budget:?}; {last}"))
         }
+    }
+
+    /// What happened last, for people.
+    fn last_events(&self) -> String {
+        let events = self.world.device.events();
+        let last = &events[events.len().saturating_sub(16)..];
+        last.iter()
+            .map(|r| format!("\n    {:?} {}", r.at, r.event))
+            .collect()
     }
 
     fn throw(&mut self, at: usize) -> Outcome {
@@ -333,7 +351,7 @@ impl<'w> Client<'w> {
         let words = (self.objects[at].bo.bytes() / 8) as usize;
         let first = part as usize % words;
         let count = 1 + (part >> 32) as usize % (words - first);
-        if part % 5 == 0 {
+        if part.is_multiple_of(5) {
             (0, words)
         } else {
             (first, count)
@@ -379,9 +397,10 @@ impl<'w> Client<'w> {
             let expected = object.words[first + n];
             if found != expected {
                 return Err(format!(
-                    "I-12: object {} byte {}: {found:016x}, expected {expected:016x}",
+                    "I-12: object {} byte {}: {found:016x}, expected {expected:016x}\n{}",
                     object.bo.id(),
-                    (first + n) * 8
+                    (first + n) * 8,
+                    self.world.device.explain(object.bo.id())
                 ));
             }
         }
@@ -395,7 +414,7 @@ impl<'w> Client<'w> {
         let pinned = self.objects.iter().any(|o| o.pins > 0);
         match error {
             Error::Purged if object.purged => Ok(()),
-            Error::NoMemory { .. } if pinned || !self.alone() => Ok(()),
+            Error::NoMemory { .. } if pinned || object.shared || !self.alone() => Ok(()),
             error => Err(told(error)),
         }
     }
@@ -480,9 +499,12 @@ impl<'w> Client<'w> {
         self.hear_events();
         result.map(drop).map_err(told)?;
         let left = self.world.device.eviction_order(mem_type, 0).len();
-        let pinned = self.objects.iter().any(|o| o.pins > 0);
-        if self.alone() && left > 0 && !pinned {
-            return Err(format!("{left} objects stayed in {mem_type}"));
+        let pinned = self.objects.iter().any(|o| o.pins > 0 || o.shared);
+        if self.alone() && left > 0 && !pinned && !self.protected {
+            return Err(format!(
+                "{left} objects stayed in {mem_type}{}",
+                self.last_events()
+            ));
         }
         Ok(())
     }
@@ -569,7 +591,7 @@ impl<'w> Client<'w> {
         let limits = Limits {
             min: pages(min),
             low: pages(min * 2),
-            max: pages(if max < 16 { 64 } else { max }),
+            max: pages(if max < 16 { VRAM } else { max }),
         };
         self.group.set_limits(MemType::VRAM, limits);
         Ok(())
@@ -642,9 +664,12 @@ impl<'w> Client<'w> {
                 return Err(told(error));
             }
         }
+        for object in &self.objects {
+            self.world.settle(&object.bo);
+        }
         let all = Side::Device {
             mem_type: MemType::VRAM,
-            ranges: [placement::PageRange::new(0, 64).expect("in order")].into(),
+            ranges: [placement::PageRange::new(0, VRAM).expect("in order")].into(),
         };
         let fence = self
             .queue

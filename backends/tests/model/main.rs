@@ -29,16 +29,21 @@ use client::{Client, Mode};
 use ops::{Op, Random, draw};
 use support::{Setup, World};
 
-const STEPS: usize = 60;
+const STEPS: usize = 80;
+
+/// Pages of VRAM: room for two large objects.
+const VRAM: u64 = 32;
 
 /// A device that is too small for what is asked of it, in a shape that depends on the seed.
 fn setup(seed: u64) -> (Setup, SimDriver) {
     let mut random = Random::new(seed ^ 0x5e7);
+    // A stop on the way needs room in TT beside the one who wants to come.
+    let hop = random.below(3) == 0;
     let setup = Setup {
-        vram: 64,
+        vram: VRAM,
         buddy: random.below(2) == 0,
-        tt: (random.below(2) == 0).then_some(48),
-        system_limit: Some(96),
+        tt: (!hop && random.below(2) == 0).then_some(24),
+        system_limit: Some(48),
         swap: Some(512),
         engines: 2,
         seed,
@@ -50,7 +55,7 @@ fn setup(seed: u64) -> (Setup, SimDriver) {
     };
     let driver = SimDriver::new()
         .routes(routes)
-        .hop(random.below(3) == 0)
+        .hop(hop)
         .engines(ttm::driver::EngineId(0), ttm::driver::EngineId(1));
     let driver = match random.below(2) {
         0 => driver,
@@ -126,12 +131,12 @@ fn alone(seeds: impl Iterator<Item = u64>) {
 
 #[test]
 fn a_client_alone_gets_what_the_reference_says_odd_seeds() {
-    alone(seeds(12000).filter(|s| s % 2 == 1));
+    alone(seeds(6000).filter(|s| s % 2 == 1));
 }
 
 #[test]
 fn a_client_alone_gets_what_the_reference_says_even_seeds() {
-    alone(seeds(12000).filter(|s| s % 2 == 0));
+    alone(seeds(6000).filter(|s| s % 2 == 0));
 }
 
 /// Clients of one device; each ends with its own objects compared and dropped.
@@ -149,7 +154,7 @@ fn run_together(world: &World, seed: u64, client: u64) -> Result<(), String> {
 /// What is drawn is worth drawing: every kind of thing happens.
 #[test]
 fn the_operations_reach_every_kind_of_event() {
-    let mut seen = [0_u64; 8];
+    let mut seen = [0_u64; 7];
     for seed in 1..=300 {
         let (setup, driver) = setup(seed);
         let world: World = setup.build(driver);
@@ -172,15 +177,14 @@ fn the_operations_reach_every_kind_of_event() {
                 } => 2,
                 Event::SwappedOut { .. } => 3,
                 Event::SwappedIn { .. } => 4,
-                Event::Refused { .. } => 5,
-                Event::PassedOver { .. } => 6,
-                Event::Waited { .. } => 7,
+                Event::PassedOver { .. } => 5,
+                Event::Waited { .. } => 6,
                 _ => continue,
             };
             seen[kind] += 1;
         }
     }
-    println!("evicted, hops, purged, out, in, refused, passed over, waited: {seen:?}");
+    println!("evicted, hops, purged, out, in, passed over, waited: {seen:?}");
     assert!(seen.iter().all(|n| *n > 20), "{seen:?}");
 }
 

@@ -164,14 +164,14 @@ fn terms(random: &mut Random) -> Terms {
 fn op(random: &mut Random) -> Op {
     let object = random.next();
     match random.below(64) {
-        0..=9 => Op::Create {
+        0..=11 => Op::Create {
             pages: 1 + random.below(14),
             short: random.below(4) * 8,
             priority: u8::from(random.below(6) == 0) * random.below(4) as u8,
             how: random.below(4),
         },
-        10..=12 => Op::Drop { object },
-        13..=25 => Op::Validate {
+        12..=13 => Op::Drop { object },
+        14..=25 => Op::Validate {
             object,
             to: to(random),
             terms: terms(random),
@@ -219,7 +219,7 @@ fn op(random: &mut Random) -> Op {
             member: random.below(3) > 0,
         },
         60 => Op::Limit {
-            pages: random.below(64),
+            pages: random.below(32),
             protected: random.below(4) == 0,
         },
         61 => Op::Failing {

@@ -172,16 +172,18 @@ fn config(args: &DemoArgs) -> Result<GpuConfig> {
         "--vram: expected at least 256K, found {}",
         args.vram
     );
-    ensure!(
-        args.system_limit().bytes() >= args.vram.bytes() / 4,
-        "--system-limit: expected at least a quarter of the card's memory, found {}",
-        args.system_limit()
-    );
     let objects = args.working_set().bytes() / PAGE_SIZE;
     ensure!(
         objects >= u64::from(args.clients) && objects < oracle::MAX_OBJECTS * 256,
         "--working-set: expected between a page for each client and 1T, found {}",
         args.working_set()
+    );
+    let least = 2 * client::largest(vram).min(objects) * PAGE_SIZE;
+    ensure!(
+        args.system_limit().bytes() >= least,
+        "--system-limit: expected at least {}, twice the largest object, found {}",
+        crate::size::ByteSize(least),
+        args.system_limit()
     );
     let mut config = match &args.preset {
         None => GpuConfig::new(vram),

@@ -408,6 +408,8 @@ impl Manager {
         if in_hand {
             state.lru.set_home(node, Home::Busy);
             state.counters.busy_victims += 1;
+            // Another hunt may have passed its place on the list of busy ones.
+            state.epoch += 1;
         }
         in_hand
     }

@@ -68,6 +68,7 @@ impl<'a> Walk<'a> {
         if !self.manager.set_busy(node) {
             return;
         }
+        self.own_changes.set(self.own_changes.get() + 1);
         let watcher: Arc<dyn Released> = Arc::clone(self.manager) as _;
         if !domain.watch(victim.reservation(), Arc::clone(&watcher), node.to_key()) {
             watcher.released(node.to_key());
@@ -79,7 +80,7 @@ impl<'a> Walk<'a> {
         self.hand.borrow_mut().retain(|n| *n != node);
     }
 
-    /// How often this walk has changed the manager's epoch by putting things back.
+    /// How often this walk has changed the manager's epoch by putting things back or aside.
     pub(crate) fn own_changes(&self) -> u64 {
         self.own_changes.get()
     }
