@@ -138,9 +138,10 @@ pub trait Clock: Send + Sync {
     /// The present moment. Never runs backwards.
     fn now(&self) -> Time;
 
-    /// The last of `n` adjoining numbers, all greater than every number that was drawn before,
-    /// by this thread or by one that has told it so. They order uses by age; a clock whose
-    /// threads share no counter for them lets transactions scale.
+    /// The last of `n` adjoining numbers, all greater than every number that this thread has drawn
+    /// before, and than those that others drew before it, but for the last hundred nanoseconds or
+    /// so. They order uses by age; a clock whose threads share no counter for them lets
+    /// transactions scale.
     fn tick(&self, n: u64) -> u64;
 
     /// Sleeps until `cell` is unparked or `deadline` passes. May wake early for no reason.

@@ -182,11 +182,11 @@ fn what_cannot_fit_is_refused_with_what_was_tried() {
     drop(pins.expect("they fit"));
     let more = device.create(BoInfo::new(PAGE), ()).expect("a handle");
     let refused = device.exec(OpContext::new(), |t| t.lock(&more)?.validate(&vram()));
-    let text = refused.err().expect("all is pinned").to_string();
+    let text = refused.expect_err("all is pinned").to_string();
     assert!(text.contains("vram: 0 pages free"), "{text}");
     let huge = device.create(BoInfo::new(9 * PAGE), ()).expect("a handle");
     let refused = device.exec(OpContext::new(), |t| t.lock(&huge)?.validate(&vram()));
-    assert_eq!(refused.err().expect("larger than all").to_errno(), 7);
+    assert_eq!(refused.expect_err("larger than all").to_errno(), 7);
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn a_group_at_its_limit_evicts_only_its_own() {
         },
     );
     let refused = device.exec(OpContext::new(), |t| t.lock(&mine[0])?.validate(&vram()));
-    assert_eq!(refused.err().expect("a limit of zero").to_errno(), 11);
+    assert_eq!(refused.expect_err("a limit of zero").to_errno(), 11);
     device.check().expect("all invariants");
 }
 
@@ -280,7 +280,7 @@ fn a_bulk_group_ages_as_one_and_keeps_its_own_order() {
     let own = device.exec(OpContext::new(), |t| {
         t.lock(&singles[0])?.set_bulk(Some(&bulk))
     });
-    assert_eq!(own.err().expect("a reservation of its own").to_errno(), 22);
+    assert_eq!(own.expect_err("a reservation of its own").to_errno(), 22);
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn a_shared_reservation_gives_its_other_objects_only_if_told_so() {
     touch(&device, &bos[0]);
     touch(&device, &bos[1]);
     let refused = device.exec(OpContext::new(), |t| t.lock(&bos[2])?.validate(&vram()));
-    assert_eq!(refused.err().expect("the others are held").to_errno(), 28);
+    assert_eq!(refused.expect_err("the others are held").to_errno(), 28);
     let context = OpContext::new().evicting_shared();
     let done = device.exec(context, |t| t.lock(&bos[2])?.validate(&vram()));
     drop(done.expect("the oldest of the others leaves"));

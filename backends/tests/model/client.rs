@@ -274,10 +274,8 @@ impl<'w> Client<'w> {
                 if satisfied && *moved > 0 {
                     return Err(format!("I-08: needless move of object {id}"));
                 }
-                if let Some(order) =
-                    order.filter(|_| !self.protected && matches!(terms, Terms::Patient))
-                {
-                    victims_in_order(&events, id, order)?;
+                if let Some(order) = order.filter(|_| !self.protected) {
+                    victims_in_order(&events, id, order).map_err(|e| e + &self.last_events())?;
                 }
             }
             Ok(_) => {}
@@ -782,24 +780,25 @@ fn victims_in_order(events: &[Event], wanted_by: u64, order: &[u64]) -> Outcome 
         .iter()
         .filter_map(|e| match *e {
             Event::Moved {
-                object,
-                from: Some(MemType::VRAM),
-                why: Reason::EvictedFor(by),
-                ..
+                object, from, why, ..
             }
             | Event::Discarded {
-                object,
-                from: Some(MemType::VRAM),
-                why: Reason::EvictedFor(by),
-                ..
-            } if by == wanted_by => Some(object),
+                object, from, why, ..
+            } => {
+                // The first stop of a victim's way out is told as such.
+                let leaves = matches!(why, Reason::Hop) || why == Reason::EvictedFor(wanted_by);
+                let out = from == Some(MemType::VRAM) && object != wanted_by;
+                (leaves && out).then_some(object)
+            }
             _ => None,
         })
         .collect();
+    // One that was given back meanwhile has left by itself.
     let excused = |id: u64| {
-        events
-            .iter()
-            .any(|e| matches!(e, Event::PassedOver { object, .. } if *object == id))
+        events.iter().any(|e| match e {
+            Event::PassedOver { object, .. } | Event::Released { object } => *object == id,
+            _ => false,
+        })
     };
     let mut at = 0;
     for victim in victims {

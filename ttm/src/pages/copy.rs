@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "raw copies")]
 
 /// From this many bytes on, stores go around the cache.
-pub(crate) const STREAM_FROM: usize = 16 << 20;
+pub(crate) const STREAM_FROM: u64 = 16 << 20;
 
 /// Copies `len` bytes; the ranges may not overlap.
 ///
@@ -17,8 +17,19 @@ pub(crate) const STREAM_FROM: usize = 16 << 20;
 /// byte that was there.
 #[inline]
 pub unsafe fn copy_memory(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: as the caller promises.
+    unsafe { copy_piece(from, to, len, len as u64) }
+}
+
+/// The same for a piece of a copy of `whole` bytes, which decides whether it goes around the
+/// cache.
+///
+/// # Safety
+/// As [`copy_memory`].
+#[inline]
+pub(super) unsafe fn copy_piece(from: *const u8, to: *mut u8, len: usize, whole: u64) {
     #[cfg(target_arch = "x86_64")]
-    if len >= STREAM_FROM && std::arch::is_x86_feature_detected!("avx2") {
+    if whole >= STREAM_FROM && std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: AVX2 was just detected; the ranges are as the caller promises.
         unsafe { stream_avx2(from, to, len) };
         return;
@@ -80,7 +91,7 @@ mod tests {
 
     #[test]
     fn every_byte_arrives_at_every_alignment() {
-        let len = STREAM_FROM + 1000;
+        let len = STREAM_FROM as usize + 1000;
         let source: Vec<u8> = (0..len + 64).map(|n| (n * 7 % 251) as u8).collect();
         let mut target = vec![0u8; len + 64];
         for offset in [0, 1, 31, 32, 33] {

@@ -9,7 +9,7 @@ use core::any::Any;
 use core::fmt;
 use core::ptr::NonNull;
 
-use super::copy::copy_memory;
+use super::copy::{copy_memory, copy_piece};
 
 /// Mapped memory. Dropping it unmaps.
 pub struct Mapped {
@@ -102,10 +102,22 @@ impl Mapped {
     /// # Panics
     /// If either range is not inside.
     pub fn copy_to(&self, offset: usize, other: &Self, other_offset: usize, len: usize) {
+        self.copy_piece_to(offset, other, other_offset, len, len as u64);
+    }
+
+    /// The same as a piece of a copy of `whole` bytes.
+    pub(crate) fn copy_piece_to(
+        &self,
+        offset: usize,
+        other: &Self,
+        other_offset: usize,
+        len: usize,
+        whole: u64,
+    ) {
         let from = self.checked(offset, len);
         let to = other.checked(other_offset, len);
         // SAFETY: `len` bytes are mapped at both (`checked`).
-        unsafe { copy_memory(from, to, len) }
+        unsafe { copy_piece(from, to, len, whole) }
     }
 }
 

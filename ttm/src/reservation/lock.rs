@@ -23,6 +23,7 @@ pub(super) const CONTENDED: u32 = 1 << 31;
 pub(super) const HOLDER: u32 = (1 << 24) - 1;
 
 /// The lock of one object, or of several that share it, and their fences.
+#[repr(C)]
 pub struct Reservation {
     pub(super) word: AtomicU32,
     fences: LockedBy<FenceSet>,

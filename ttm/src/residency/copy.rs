@@ -22,6 +22,7 @@ impl DeviceCore {
     /// Those of mapping: [`Error::Unsupported`] outside the aperture, [`Error::Backend`],
     /// [`Error::DeviceLost`]. The source is intact.
     pub(super) fn copy_by_cpu(&self, src: &Side, dst: &Side) -> Result<()> {
+        let whole: u64 = runs(dst).map(|run| run.pages() * PAGE_SIZE).sum();
         let mut sources = runs(src);
         let mut source: Option<(Mapped, usize)> = None;
         for run in runs(dst) {
@@ -42,7 +43,7 @@ impl DeviceCore {
                     }
                 };
                 let len = (mapped.len() - at).min(target.len() - done);
-                mapped.copy_to(at, &target, done, planted_length(len));
+                mapped.copy_piece_to(at, &target, done, planted_length(len), whole);
                 done += len;
                 source = Some((mapped, at + len));
             }

@@ -54,7 +54,12 @@ impl<'a> Hunt<'a> {
             ask,
             claim,
             walk: Walk::new(manager),
-            allowed: Protection::None,
+            // Clearing a memory spares nobody.
+            allowed: if ask.wanted_by == 0 {
+                Protection::Min
+            } else {
+                Protection::None
+            },
             passed_protected: false,
             gently: false,
             own_group: false,
@@ -212,6 +217,7 @@ impl<'a> Hunt<'a> {
                 Ok(false)
             }
             LockTaken::No => {
+                self.pass_over(victim, "it is locked");
                 self.walk.put_aside(node, &**victim, ticket.domain);
                 Ok(false)
             }

@@ -97,7 +97,9 @@ impl BoCore {
             after: taken.after,
             facts,
             ask,
-            since: self.device.clock.now(),
+            since: ask
+                .context
+                .now(&*self.device.clock, !matches!(route, Route::Null)),
         };
         match route {
             Route::Null => self.move_nothing(held, state, decided),
@@ -303,6 +305,7 @@ impl BoCore {
                 fence,
                 old: old_place,
                 old_tt,
+                fresh: !facts.has_content,
             }));
             self.device.moving.push(self.me.clone());
         }

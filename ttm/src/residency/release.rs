@@ -44,7 +44,6 @@ impl BoCore {
                 old.manager.forget(old.number);
             }
         }
-        state.bulk = None;
         state.placement = None;
     }
 
@@ -56,9 +55,7 @@ impl BoCore {
         }
         let from = state.mem_type();
         let advised = state.advice == crate::driver::Advice::DontNeed;
-        let bulk = state.bulk.clone();
         self.abandon(held, state);
-        state.bulk = bulk;
         state.content = match state.content {
             // Its owner has to be told, so it is not silently fresh again.
             Content::Lost if why != Reason::Validate => Content::Lost,

@@ -14,13 +14,19 @@ impl BoCore {
     /// # Errors
     /// [`Error::ContentLost`] if the copy failed and the old place is gone too.
     pub(super) fn settle(&self, held: &Held<'_>, state: &mut BoState) -> Result<()> {
-        if state.losses != self.device.losses() && !state.has_frames() {
-            state.content = Content::Lost;
-        }
+        let lost = state.losses != self.device.losses() && !state.has_frames();
         let Some(moving) = &state.moving else {
+            if lost && state.content == Content::Kept {
+                state.content = Content::Lost;
+            }
             return Ok(());
         };
-        match moving.fence.status() {
+        let status = match moving.fence.status() {
+            // It had arrived where it is no more.
+            Status::Done if lost => Status::Failed(FenceError::DeviceLost),
+            status => status,
+        };
+        match status {
             Status::Pending => Ok(()),
             Status::Done => {
                 let moving = state.moving.take().expect("seen above");
@@ -71,8 +77,21 @@ impl BoCore {
         moving: Moving,
         error: FenceError,
     ) -> Result<()> {
-        let Moving { old, old_tt, .. } = moving;
+        let Moving {
+            old, old_tt, fresh, ..
+        } = moving;
         let device = &self.device;
+        if fresh {
+            self.abandon(held, state);
+            if let Some(old) = old {
+                old.manager.forget(old.number);
+            }
+            if let Some(tt) = old_tt {
+                device.retire_pages(tt, Vec::new());
+            }
+            state.content = Content::Fresh;
+            return Ok(());
+        }
         let victim: Weak<dyn Victim> = self.me.clone();
         let back = old.and_then(|old| {
             let order = Order {

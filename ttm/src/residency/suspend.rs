@@ -15,6 +15,7 @@ use crate::tt::Tt;
 
 use super::hunt::Hunt;
 use super::migrate::{device_side, frames, pending};
+use super::settle::wait_fence;
 
 /// What a suspend did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -86,6 +87,14 @@ impl DeviceCore {
         for manager in self.device_managers() {
             self.evict_all(manager.mem_type(), ask, &mut report.evicted)?;
         }
+        // What is on its way out has arrived before the memory may go.
+        for manager in self.device_managers() {
+            while let Some(fence) = manager.oldest_fence() {
+                wait_fence(&fence, ask)?;
+                manager.reap();
+            }
+        }
+        self.reap();
         for manager in self.device_managers() {
             for bo in residents(manager) {
                 let saved = bo.locked(ask, |held, state| bo.save(held, state, ask))?;

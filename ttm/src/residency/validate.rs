@@ -47,6 +47,17 @@ impl BoCore {
         Err(self.no_space(placement))
     }
 
+    /// Whether the object rests in a place that the pass without eviction accepts: nothing to do.
+    #[inline]
+    pub(crate) fn is_settled_in(&self, held: &Held<'_>, placement: &Placement) -> bool {
+        let state = self.state(held);
+        state.moving.is_none()
+            && state.suspended.is_none()
+            && state.content != Content::Lost
+            && state.losses == self.device.losses()
+            && state.is_in(placement, false)
+    }
+
     fn no_space(&self, placement: &Placement) -> Error {
         let places = placement.places();
         if let Some(place) = places.last() {

@@ -29,7 +29,11 @@ impl<D: Driver> Reserved<'_, D> {
     ///   them from the closure.
     ///
     /// The object is where it was; victims that have left stay away.
+    #[inline]
     pub fn validate(&self, placement: &Placement) -> Result<()> {
+        if self.bo.is_settled_in(&self.held(), placement) && !self.terms.is_backing_off() {
+            return Ok(());
+        }
         self.with_ask(|ask| self.bo.validate(&self.held(), placement, ask))
     }
 

@@ -318,8 +318,10 @@ impl World {
         let slot = usize::from(input.next()) % OBJECTS;
         if let Some(known) = &mut self.objects[slot] {
             let bo = known.bo.clone();
-            self.device
-                .exec(OpContext::new(), |t| Ok(t.lock(&bo)?.pin()))?;
+            self.device.exec(OpContext::new(), |t| {
+                t.lock(&bo)?.pin();
+                Ok(())
+            })?;
             known.pins += 1;
         }
         Ok(())
