@@ -120,14 +120,18 @@ impl DeviceCore {
         if fails_fast || wanted > self.budget.limit() {
             return Ok(false);
         }
-        if self.backup.is_none() {
+        let before = self.budget.used();
+        let limit = self.budget.limit().saturating_sub(wanted);
+        // If the limit was not what stood in the way, the source was: others have to give as much.
+        let target = if before > limit {
+            limit
+        } else {
+            before.saturating_sub(wanted)
+        };
+        let room = || self.budget.used() <= target;
+        if self.backup.is_none() || room() {
             return self.wait_for_pages(ask);
         }
-        let room = || {
-            let used = self.budget.used().get();
-            used.saturating_add(wanted.get()) <= self.budget.limit().get()
-        };
-        let before = self.budget.used();
         let ask = Ask {
             wanted_by: object,
             window: PageRange::ALL,
