@@ -14,6 +14,8 @@
 
 #[cfg(loom)]
 mod loom;
+#[cfg(any(shuttle, loom))]
+mod scheduled;
 #[cfg(shuttle)]
 mod shuttle;
 
@@ -74,15 +76,17 @@ mod real {
 #[cfg(loom)]
 pub(crate) use loom::thread_index;
 #[cfg(loom)]
-pub use loom::{Condvar, Mutex, MutexGuard, OnceLock, atomic};
+pub use loom::{OnceLock, atomic};
 #[cfg(not(any(shuttle, loom)))]
 pub(crate) use real::thread_index;
 #[cfg(not(any(shuttle, loom)))]
 pub use real::{Condvar, Mutex, MutexGuard, atomic};
+#[cfg(any(shuttle, loom))]
+pub use scheduled::{Condvar, Mutex, MutexGuard};
+#[cfg(shuttle)]
+pub use shuttle::atomic;
 #[cfg(shuttle)]
 pub(crate) use shuttle::thread_index;
-#[cfg(shuttle)]
-pub use shuttle::{Condvar, Mutex, MutexGuard, atomic};
 
 pub use crossbeam::queue::SegQueue as Queue;
 #[cfg(not(loom))]
