@@ -293,7 +293,9 @@ fn victims_with_pending_fences() {
             }
             timeline.signal(seqno);
         }
-        threads.into_iter().for_each(|t| drop(t.join().unwrap()));
+        for thread in threads {
+            thread.join().unwrap();
+        }
         stage.device.reap();
         stage.end();
     });

@@ -338,13 +338,21 @@ impl Lru {
 
     /// The newest key that is known of an entry.
     fn newest_key(&self, index: u32) -> u64 {
+        self.look_at(index).0
+    }
+
+    /// The newest key that is known of an entry, and its object, unless that is on its way out.
+    fn look_at(&self, index: u32) -> (u64, Option<Arc<dyn Victim>>) {
         let node = &self.nodes[index as usize];
-        let stamp = match &node.what {
-            What::One { victim, .. } => victim.upgrade().map_or(0, |v| v.stamp()),
-            What::Group { bulk, .. } => bulk.stamp(),
-            What::Free { .. } => 0,
+        let (stamp, victim) = match &node.what {
+            What::One { victim, .. } => {
+                let victim = victim.upgrade();
+                (victim.as_ref().map_or(0, |v| v.stamp()), victim)
+            }
+            What::Group { bulk, .. } => (bulk.stamp(), None),
+            What::Free { .. } => (0, None),
         };
-        node.key.max(key_of_stamp(stamp))
+        (node.key.max(key_of_stamp(stamp)), victim)
     }
 
     fn refresh(&mut self, index: u32) {
@@ -352,24 +360,19 @@ impl Lru {
     }
 
     /// Takes the least recently used entry of the lowest priority in hand.
-    pub(crate) fn take_oldest(&mut self) -> Option<(NodeId, Weak<dyn Victim>)> {
+    pub(crate) fn take_oldest(&mut self) -> Option<(NodeId, Option<Arc<dyn Victim>>)> {
         for priority in 0..PRIORITIES as u32 {
-            let Some(mut index) = self.unlink_oldest(priority) else {
+            let Some((mut index, mut victim)) = self.unlink_oldest(priority) else {
                 continue;
             };
             if let What::Group { order, .. } = self.nodes[index as usize].what {
                 // The group stays where it was, with one member less.
                 self.link(priority, index);
-                index = self.unlink_oldest(order).expect("a group has members");
+                (index, victim) = self.unlink_oldest(order).expect("a group has members");
                 self.drop_group_if_empty(order);
             }
             self.ordered -= 1;
-            let node = &mut self.nodes[index as usize];
-            node.home = Home::InHand;
-            let What::One { victim, .. } = &node.what else {
-                unreachable!("groups have only objects as members")
-            };
-            let victim = victim.clone();
+            self.nodes[index as usize].home = Home::InHand;
             return Some((self.id(index), victim));
         }
         None

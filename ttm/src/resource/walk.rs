@@ -40,7 +40,7 @@ impl<'a> Walk<'a> {
             let (node, victim) = self.manager.lru().take_oldest()?;
             self.hand.borrow_mut().push(node);
             // An object that is being taken down gives its space back by itself.
-            if let Some(victim) = victim.upgrade() {
+            if let Some(victim) = victim {
                 return Some((node, victim));
             }
         }

@@ -1,7 +1,9 @@
 //! One sequence of the order: a list in the order of arrival, and a 4-ary heap of what was put
 //! right.
 
-use super::{Link, Lru, NONE};
+use crate::sync::Arc;
+
+use super::{Link, Lru, NONE, Victim};
 
 /// A list in the order of arrival, and a heap of what was put right.
 pub(super) struct Sequence {
@@ -150,20 +152,20 @@ impl Lru {
     }
 
     /// Takes the oldest entry of a sequence off it, putting right what was used meanwhile.
-    pub(super) fn unlink_oldest(&mut self, order: u32) -> Option<u32> {
+    pub(super) fn unlink_oldest(&mut self, order: u32) -> Option<(u32, Option<Arc<dyn Victim>>)> {
         loop {
             let index = self.front(order)?;
-            let newest = self.newest_key(index);
+            let (newest, victim) = self.look_at(index);
             if newest == self.nodes[index as usize].key {
                 self.unlink(index);
-                return Some(index);
+                return Some((index, victim));
             }
             self.unlink(index);
             self.nodes[index as usize].key = newest;
             // Still the oldest by what is recorded of the others, which are no older than that?
             let next = self.front(order).map(|n| self.nodes[n as usize].key);
             if next.is_none_or(|next| newest <= next) {
-                return Some(index);
+                return Some((index, victim));
             }
             self.link(order, index);
         }
