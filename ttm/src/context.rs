@@ -98,8 +98,6 @@ pub struct OpContext {
     evict_shared: bool,
     bytes_moved: Cell<u64>,
     waited_ns: Cell<u64>,
-    /// A moment that is still now, as far as anybody can tell; `Time::NEVER` if there is none.
-    now: Cell<Time>,
 }
 
 impl Default for OpContext {
@@ -120,7 +118,6 @@ impl OpContext {
             evict_shared: false,
             bytes_moved: Cell::new(0),
             waited_ns: Cell::new(0),
-            now: Cell::new(Time::NEVER),
         }
     }
 
@@ -202,15 +199,6 @@ impl OpContext {
         self.waited_ns.get()
     }
 
-    /// The present moment. Steps that take no time share one reading of the clock; `afresh` takes
-    /// another.
-    pub(crate) fn now(&self, clock: &dyn Clock, afresh: bool) -> Time {
-        if afresh || self.now.get() == Time::NEVER {
-            self.now.set(clock.now());
-        }
-        self.now.get()
-    }
-
     pub(crate) fn add_moved(&self, bytes: u64) {
         self.bytes_moved.set(self.bytes_moved.get() + bytes);
     }
@@ -227,7 +215,6 @@ impl OpContext {
         }
         let since = clock.now();
         let result = sleep();
-        self.now.set(Time::NEVER);
         let ns = u64::try_from(clock.now().since(since).as_nanos()).unwrap_or(u64::MAX);
         self.waited_ns.set(self.waited_ns.get().saturating_add(ns));
         if let Some(token) = &self.cancel {

@@ -30,6 +30,9 @@ pub(crate) struct Slot {
     cell: Arc<WaitCell>,
     /// The thread.
     index: u32,
+    /// A moment that is still now for the thread's transaction, in nanoseconds; `u64::MAX` if it
+    /// has not looked. Written by the thread alone.
+    now: AtomicU64,
     /// What was lost to an older transaction deep inside this one; waited for at the restart.
     lost: Mutex<Option<Arc<dyn Lockable>>>,
 }
@@ -238,6 +241,7 @@ impl Slot {
     fn new(index: u32) -> Self {
         Self {
             index,
+            now: AtomicU64::new(u64::MAX),
             lost: Mutex::new(None),
             age: AtomicU64::new(0),
             wounded: AtomicBool::new(false),
@@ -252,6 +256,24 @@ impl<'d> Ticket<'d> {
     #[inline]
     pub(crate) fn thread(&self) -> u32 {
         self.slot.index
+    }
+
+    /// The present moment. Steps that take no time share one reading of the clock; `afresh` takes
+    /// another.
+    pub(crate) fn now(&self, afresh: bool) -> Time {
+        let known = self.slot.now.load(Ordering::Relaxed);
+        if !afresh && known != u64::MAX {
+            return Time::from_nanos(known);
+        }
+        let now = self.domain.clock.now();
+        self.slot.now.store(now.nanos(), Ordering::Relaxed);
+        now
+    }
+
+    /// The thread slept, or a transaction begins: what was now is past.
+    #[inline]
+    pub(crate) fn forget_now(&self) {
+        self.slot.now.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// Notes what was lost to an older transaction.
@@ -274,6 +296,7 @@ impl<'d> Ticket<'d> {
             return Err(Error::Reentrant);
         }
         self.slot.busy.store(true, Ordering::Relaxed);
+        self.forget_now();
         Ok(())
     }
 

@@ -25,6 +25,9 @@ pub(crate) trait Member: Lockable {
     fn seat(&self) -> &AtomicU32;
 }
 
+/// Room that is made at once for a transaction of more than a few objects.
+const SPILL: usize = 62;
+
 struct Entry<'o, M> {
     member: &'o M,
     /// This entry took the reservation; the others share it with one that did.
@@ -128,6 +131,9 @@ impl<'o, M: Member> Transaction<'o, M> {
     #[inline]
     fn push(&self, member: &'o M, took: bool) {
         let mut entries = self.entries.borrow_mut();
+        if entries.len() == entries.inline_size() {
+            entries.reserve(SPILL);
+        }
         entries.push(Entry {
             member,
             took,
@@ -255,6 +261,7 @@ pub(crate) fn wait_lock(
     if context.is_cancelled() {
         return Err(Error::Interrupted);
     }
+    ticket.forget_now();
     context.sleeping(ticket.cell(), ticket.domain.clock(), || {
         ticket.lock_contended(lock, holds, context.deadline(), &|| context.is_cancelled())
     })

@@ -130,6 +130,7 @@ impl<'a> Hunt<'a> {
         }
         let level = self.level();
         level.rest();
+        ticket.forget_now();
         let slept = context.sleeping(cell, clock, || {
             let stop = || context.is_cancelled();
             ticket.sleep(context.deadline(), &stop, WaitFor::Claim)

@@ -97,9 +97,7 @@ impl BoCore {
             after: taken.after,
             facts,
             ask,
-            since: ask
-                .context
-                .now(&*self.device.clock, !matches!(route, Route::Null)),
+            since: ask.ticket.now(!matches!(route, Route::Null)),
         };
         match route {
             Route::Null => self.move_nothing(held, state, decided),

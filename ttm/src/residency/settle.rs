@@ -185,6 +185,7 @@ pub(super) fn wait_fence(fence: &Fence, ask: &Ask<'_>) -> Result<Status> {
     if context.is_cancelled() {
         return Err(Error::Interrupted);
     }
+    ask.ticket.forget_now();
     let cell = ask.ticket.cell();
     let status = context.sleeping(cell, ask.ticket.domain.clock(), || {
         fence.wait_at(cell, context.deadline(), &|| context.is_cancelled())
