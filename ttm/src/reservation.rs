@@ -20,7 +20,7 @@ mod lock;
 mod locked_by;
 mod transaction;
 
-pub use domain::Ticket;
+pub(crate) use domain::Ticket;
 pub(crate) use domain::{Domain, Released, Waited};
 pub(crate) use guard::Guard;
 pub use lock::Reservation;

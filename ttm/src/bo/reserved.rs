@@ -233,9 +233,12 @@ impl Drop for Pin {
             return;
         };
         let mut state = self.bo.state(&guard.held());
-        state.pins -= 1;
-        if state.pins == 0 {
-            state.update_home();
+        // Somebody may have undone the pin by hand.
+        if state.pins > 0 {
+            state.pins -= 1;
+            if state.pins == 0 {
+                state.update_home();
+            }
         }
     }
 }

@@ -75,7 +75,7 @@ pub(crate) enum Waited {
 
 /// One transaction's right to wait: the thread's slot in the domain.
 #[derive(Clone, Copy)]
-pub struct Ticket<'d> {
+pub(crate) struct Ticket<'d> {
     pub(crate) domain: &'d Domain,
     slot: &'d Slot,
     not_send: core::marker::PhantomData<*const ()>,
