@@ -46,6 +46,7 @@ fn job(src: &Side, dst: &Side, n: u64, after: &[Fence]) -> CopyJob {
         src: src.clone(),
         dst: dst.clone(),
         after: after.into(),
+        behind: Vec::new(),
     }
 }
 
@@ -171,6 +172,25 @@ fn a_failed_dependency_fails_the_chain_and_nothing_is_touched() {
         (sum(&gpu, &a), sum(&gpu, &b)),
         (expected(1, 1), expected(2, 1))
     );
+}
+
+#[test]
+fn a_copy_goes_ahead_behind_work_that_failed() {
+    let (gpu, _clock) = device();
+    let (a, b) = (vram(&[range(0, 1)]), vram(&[range(1, 2)]));
+    fill(&gpu, &a, 1);
+    fill(&gpu, &b, 2);
+    let timeline = gpu.timeline();
+    let bad = timeline.issue();
+    let behind = CopyJob {
+        behind: vec![bad],
+        ..job(&a, &b, 1, &[])
+    };
+    let fence = gpu.engine(0).submit(behind).unwrap();
+    assert!(!fence.is_signalled(), "it waits all the same");
+    timeline.fail(1, FenceError::Failed);
+    assert_eq!(wait(&fence), Status::Done);
+    assert_eq!(sum(&gpu, &b), expected(1, 1));
 }
 
 #[test]

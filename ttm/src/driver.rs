@@ -158,6 +158,9 @@ pub struct CopyJob {
     /// Fences to wait for before touching either end. If one fails, so does the job, and it
     /// touches nothing.
     pub after: Vec<Fence>,
+    /// Other fences to wait for, of work that uses either end. What became of that work is not
+    /// the copy's business: it copies whatever it left.
+    pub behind: Vec<Fence>,
 }
 
 /// Copies in the background, in the order of submission.

@@ -30,12 +30,17 @@ impl CopyEngine for Engine {
                 "a job was made to fail (copy.submit)".into(),
             ));
         }
-        let after = job.after.to_vec();
         let CopyJob {
-            pages, src, dst, ..
+            pages,
+            src,
+            dst,
+            after,
+            behind,
+            ..
         } = job;
         let run = move |core: &Core| copy(core, pages, &src, &dst);
-        self.lane.submit(pages.bytes(), after, Box::new(run))
+        self.lane
+            .submit(pages.bytes(), after, behind, Box::new(run))
     }
 }
 

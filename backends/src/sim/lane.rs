@@ -50,6 +50,8 @@ struct Job {
     seqno: u64,
     bytes: u64,
     after: Vec<Fence>,
+    /// Waited for; whether they failed makes no difference.
+    behind: Vec<Fence>,
     /// Taken when it runs.
     run: Option<Run>,
 }
@@ -83,8 +85,14 @@ impl Lane {
         self.state.lock().timeline.id()
     }
 
-    /// Queues a job of `bytes` bytes.
-    pub(super) fn submit(&self, bytes: u64, after: Vec<Fence>, run: Run) -> Result<Fence> {
+    /// Queues a job of `bytes` bytes. It begins after all fences, and fails if one of `after` did.
+    pub(super) fn submit(
+        &self,
+        bytes: u64,
+        after: Vec<Fence>,
+        behind: Vec<Fence>,
+        run: Run,
+    ) -> Result<Fence> {
         let fence = {
             let mut state = self.state.lock();
             // `shut` takes the lock after the flag was set: a job is refused, or closed with the
@@ -97,6 +105,7 @@ impl Lane {
                 seqno: fence.seqno(),
                 bytes,
                 after,
+                behind,
                 run: Some(run),
             });
             fence
@@ -107,7 +116,7 @@ impl Lane {
 
     /// Begins with the job at the head if the lane is free.
     fn take_next(&self) {
-        let (ticket, after) = {
+        let (ticket, after, behind) = {
             let mut state = self.state.lock();
             if state.current.is_some() {
                 return;
@@ -116,16 +125,17 @@ impl Lane {
                 return;
             };
             let after = core::mem::take(&mut job.after);
+            let behind = core::mem::take(&mut job.behind);
             let ticket = Ticket {
                 epoch: state.epoch,
                 seqno: job.seqno,
             };
             state.current = Some(job);
-            (ticket, after)
+            (ticket, after, behind)
         };
         let gate = Arc::new(Gate {
             // One more for this function, so that the gate opens once, after the last fence.
-            left: AtomicUsize::new(after.len() + 1),
+            left: AtomicUsize::new(after.len() + behind.len() + 1),
             failed: AtomicBool::new(false),
             lane: Weak::clone(&self.me),
             ticket,
@@ -133,6 +143,10 @@ impl Lane {
         for fence in after {
             let gate = Arc::clone(&gate);
             fence.on_signal(move |status| gate.pass(status));
+        }
+        for fence in behind {
+            let gate = Arc::clone(&gate);
+            fence.on_signal(move |_| gate.pass(Status::Done));
         }
         gate.pass(Status::Done);
     }

@@ -170,7 +170,8 @@ impl Queue {
             kernel(&views.unwrap_or_default());
             Ok(())
         };
-        self.lane.submit(pages.bytes(), after, Box::new(run))
+        self.lane
+            .submit(pages.bytes(), after, Vec::new(), Box::new(run))
     }
 }
 

@@ -224,6 +224,7 @@ impl BoCore {
             src: src.clone(),
             dst: dst.clone(),
             after: Vec::new(),
+            behind: Vec::new(),
         })?;
         held.fences().add_move(fence.clone());
         match self.wait_fence(&fence, ask)? {

@@ -310,7 +310,10 @@ impl Engine {
     pub(crate) fn step(&self, fate: Fate) -> bool {
         let job = {
             let mut jobs = self.jobs.lock();
-            let ready = |job: &CopyJob| job.after.iter().all(Fence::is_signalled);
+            let ready = |job: &CopyJob| {
+                let mut fences = job.after.iter().chain(&job.behind);
+                fences.all(Fence::is_signalled)
+            };
             if jobs.front().is_some_and(ready) {
                 jobs.pop_front()
             } else {
