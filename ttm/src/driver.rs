@@ -155,8 +155,8 @@ pub struct CopyJob {
     pub src: Side,
     /// To where.
     pub dst: Side,
-    /// Fences to wait for before touching either end. If one fails, so does the job, and it
-    /// touches nothing.
+    /// Copies that this one goes on from: if one fails, so does the job, and it touches nothing.
+    /// The manager has none; a driver that chains jobs may.
     pub after: Vec<Fence>,
     /// Other fences to wait for, of work that uses either end. What became of that work is not
     /// the copy's business: it copies whatever it left.

@@ -183,15 +183,16 @@ impl BoCore {
         } else {
             How::Engine(engine.0)
         };
-        // Moves and clears have to have worked; a user's work may have failed.
-        let (mut after, behind) = pending_by_kind(held);
-        after.extend(decided.after.iter().cloned());
+        // The object's own last move has ended. What became of others' work, on this object or on
+        // the space before it was handed on, is not this move's business.
+        let mut behind = pending(held);
+        behind.extend(decided.after.iter().cloned());
         let job = CopyJob {
             object: self.id,
             pages: self.pages,
             dst: target(&decided, fresh.as_deref()),
             src,
-            after,
+            after: Vec::new(),
             behind,
         };
         let submitted = self
@@ -375,15 +376,6 @@ fn target(decided: &Move<'_>, fresh: Option<&Tt>) -> Side {
 /// Puts the fresh pages in the old ones' stead; answers those that are left over.
 fn exchange(state: &mut BoState, fresh: Option<Box<Tt>>) -> Option<Box<Tt>> {
     core::mem::replace(&mut state.tt, fresh).filter(|tt| !tt.is_empty())
-}
-
-/// The pending fences of moves and clears, and those of everything else.
-fn pending_by_kind(held: &Held<'_>) -> (FenceVec, FenceVec) {
-    let fences = held.fences();
-    let pending = fences.iter().filter(|(fence, _)| !fence.is_signalled());
-    let (moves, others): (Vec<_>, Vec<_>) = pending.partition(|(_, u)| *u == Usage::Kernel);
-    let plain = |kind: Vec<(&Fence, Usage)>| kind.into_iter().map(|(f, _)| f.clone()).collect();
-    (plain(moves), plain(others))
 }
 
 /// All fences that are pending on the reservation.

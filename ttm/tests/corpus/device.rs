@@ -429,7 +429,12 @@ fn compare(device: &Device<Obedient>, known: &Known, terms: u8, harmed: bool) ->
             .map(drop);
         match read {
             Err(Error::ContentLost | Error::DeviceLost) => {
-                assert!(harmed, "{:?}: content was lost without a cause", known.bo);
+                assert!(
+                    harmed,
+                    "{:?}: content was lost without a cause\n{}",
+                    known.bo,
+                    device.explain(known.bo.id())
+                );
             }
             Err(Error::Purged) => assert!(known.fickle, "{:?}: purged, though needed", known.bo),
             Err(Error::Corrupt(what)) => panic!("{:?}: {what:?}", known.bo),
