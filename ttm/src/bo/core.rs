@@ -205,6 +205,18 @@ impl BoState {
         self.resource.as_ref().map(Resource::mem_type)
     }
 
+    /// Undoes one pin. Answers false if there is none.
+    pub(crate) fn unpin(&mut self) -> bool {
+        if self.pins == 0 {
+            return false;
+        }
+        self.pins -= 1;
+        if self.pins == 0 {
+            self.update_home();
+        }
+        true
+    }
+
     /// Puts the entry where it belongs now.
     pub(crate) fn update_home(&self) {
         if let Some(resource) = &self.resource {

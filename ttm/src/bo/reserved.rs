@@ -109,15 +109,11 @@ impl<'t, D: Driver> Reserved<'t, D> {
     /// # Errors
     /// [`Error::Invalid`] if it is not pinned.
     pub fn unpin(&self) -> Result<()> {
-        let mut state = self.bo.state(&self.held());
-        if state.pins == 0 {
-            return Err(Error::Invalid("the object is not pinned"));
+        if self.bo.state(&self.held()).unpin() {
+            Ok(())
+        } else {
+            Err(Error::Invalid("the object is not pinned"))
         }
-        state.pins -= 1;
-        if state.pins == 0 {
-            state.update_home();
-        }
-        Ok(())
     }
 
     /// How often it is pinned.
@@ -232,13 +228,7 @@ impl Drop for Pin {
         let Some(guard) = guard else {
             return;
         };
-        let mut state = self.bo.state(&guard.held());
-        // Somebody may have undone the pin by hand.
-        if state.pins > 0 {
-            state.pins -= 1;
-            if state.pins == 0 {
-                state.update_home();
-            }
-        }
+        // Somebody may have undone the pin by hand; then there is nothing to do.
+        self.bo.state(&guard.held()).unpin();
     }
 }

@@ -77,21 +77,15 @@ impl BoCore {
         moving: Moving,
         error: FenceError,
     ) -> Result<()> {
-        let Moving {
-            old, old_tt, fresh, ..
-        } = moving;
-        let device = &self.device;
-        if fresh {
+        if moving.fresh {
+            // There was nothing to copy, so nothing is lost with either place.
+            state.moving = Some(Box::new(moving));
             self.abandon(held, state);
-            if let Some(old) = old {
-                old.manager.forget(old.number);
-            }
-            if let Some(tt) = old_tt {
-                device.retire_pages(tt, Vec::new());
-            }
             state.content = Content::Fresh;
             return Ok(());
         }
+        let Moving { old, old_tt, .. } = moving;
+        let device = &self.device;
         let victim: Weak<dyn Victim> = self.me.clone();
         let back = old.and_then(|old| {
             let order = Order {
