@@ -9,14 +9,15 @@
 //! populating, copying and unmapping with bare system calls.
 //!
 //! In both rows device memory is a window that stays mapped, as a BAR is, and the frames of a move
-//! into system memory lie ready, clean: what taking and cleaning them costs is row c's question.
+//! into system memory lie ready in the pool; a move by the CPU overwrites them, so nobody cleans
+//! them before. Warm ones stay mapped because the pool may keep as many windows as it likes.
 //! The rows of 2 MiB stand beside, as does the copy routine without a manager around it.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::ensure;
-use backends::host::wall_clock;
+use backends::host::{MemfdPages, wall_clock};
 use backends::sim::{RouteMode, SimDriver};
 use harness::copy::{self, Frames, Method, Side};
 use harness::kernel::{self, Figure};
@@ -28,8 +29,9 @@ use ttm::context::OpContext;
 use ttm::device::Device;
 use ttm::driver::BoKind;
 use ttm::fixture;
+use ttm::pages::PoolConfig;
 
-use memory::{ReadyFrames, Window, span};
+use memory::{Window, span};
 
 #[path = "migration/memory.rs"]
 mod memory;
@@ -115,7 +117,6 @@ impl Way {
 /// A device with content, and one object that fills its memory.
 struct Mover {
     device: Device<SimDriver>,
-    frames: Arc<ReadyFrames>,
     window: Arc<Window>,
     object: Bo<SimDriver>,
     vram: Placement,
@@ -126,26 +127,30 @@ impl Mover {
     /// Begins in system memory with a pattern. `warm` frames stay mapped between their owners.
     fn new(bytes: usize, warm: bool) -> anyhow::Result<Self> {
         let pages = PageCount::from_bytes_ceil(bytes as u64).expect("a size");
-        let frames = Arc::new(ReadyFrames::new(warm)?);
+        let source = Arc::new(MemfdPages::new()?);
         let window = Arc::new(Window::new(pages)?);
         let device = Device::builder(SimDriver::new().routes(RouteMode::Cpu), wall_clock())
-            .pages(frames.clone())
+            .pages(source)
+            .pool_config(PoolConfig {
+                limit: PageCount::MAX,
+                ..PoolConfig::default()
+            })
             .memory(MemType::VRAM, Box::new(Range::new(pages)), window.clone())
             .build()?;
         let info = BoInfo::new(bytes as u64).kind(BoKind::Kernel);
         let mover = Self {
             object: device.create(info, ())?,
             device,
-            frames,
             window,
             vram: fixture::vram(),
             system: fixture::system(),
         };
+        let kept = if warm { u64::MAX } else { 0 };
+        mover.device.pool().set_kept_windows(kept);
         mover.go(&mover.system);
         mover.write_pattern()?;
         for _ in 0..2 {
             mover.go(&mover.vram);
-            mover.frames.clean()?;
             mover.go(&mover.system);
         }
         Ok(mover)
@@ -168,7 +173,6 @@ impl Mover {
                 Way::In => watch.time(1, into),
                 Way::Out => into(),
             }
-            self.frames.clean().expect("frames that are ours");
             match way {
                 Way::In => out(),
                 Way::Out => watch.time(1, out),

@@ -1,34 +1,39 @@
-//! The machine itself: time, frames, swap, threads.
+//! The machine itself: time, frames, how short of memory it is, swap, threads.
 //!
 //! ```
 //! use backends::host::{FileBackup, MemfdPages, wall_clock};
 //! use placement::PageCount;
-//! use ttm::pages::PageSource;
+//! use ttm::pages::{PageSource, Want};
 //!
 //! # fn main() -> ttm::error::Result<()> {
 //! let clock = wall_clock();
 //! let pages = MemfdPages::new()?;
 //! let swap = FileBackup::new(std::env::temp_dir(), 64 << 20)?;
 //!
-//! let run = pages.take(PageCount::ONE)?;
+//! let run = pages.take(&Want::new(PageCount::ONE))?;
 //! assert_eq!(pages.taken(), PageCount::ONE);
-//! pages.give(run);
+//! pages.give(run.dirtied());
 //! # let _ = (clock, swap);
 //! # Ok(())
 //! # }
 //! ```
 
+mod addresses;
 mod backup;
 mod clock;
 mod cycles;
 mod file_map;
 mod pages;
 mod positional;
+mod pressure;
 mod threads;
 
-pub use backup::{BackupError, FileBackup};
+pub use backup::{BackupError, BackupStats, FileBackup, IoEngine};
 pub use clock::{WallClock, wall_clock};
-pub use pages::MemfdPages;
+pub use pages::{HugeCounts, HugePages, MemfdPages};
+pub use pressure::{
+    AvailablePressure, CgroupPressure, InjectedPressure, PsiPressure, SystemPressure,
+};
 pub use threads::Threads;
 
 #[cfg(feature = "sim")]

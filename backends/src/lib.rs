@@ -2,9 +2,9 @@
 //!
 //! [`ttm`] makes no system call, spawns no thread and knows no device. This crate does:
 //!
-//! - [`host`]: the machine itself. Time ([`host::WallClock`]), frames in a memfd
-//!   ([`host::MemfdPages`]), swap in an unlinked file ([`host::FileBackup`]) and threads for
-//!   background work ([`host::Threads`]).
+//! - [`host`]: the machine itself. Time ([`host::WallClock`]), frames in memory files
+//!   ([`host::MemfdPages`]), how short memory is ([`host::SystemPressure`]), swap in an unlinked
+//!   file ([`host::FileBackup`]) and threads for background work ([`host::Threads`]).
 //! - `sim` (feature `sim`, on by default): a fake device with VRAM, copy engines, kernels and a
 //!   virtual clock, which fails when it is told to.
 //!
@@ -14,8 +14,10 @@
 //! # Unsafe code
 //!
 //! Denied in the crate. The files that need it say so at their head:
-//! `host/file_map.rs` (a mapping becomes a [`ttm::pages::Mapped`]), `host/positional.rs` (file
-//! I/O from and to raw memory) and `sim/words.rs` (volatile words).
+//! `host/addresses.rs` (files mapped at chosen addresses), `host/file_map.rs` (a mapping becomes a
+//! [`ttm::pages::Mapped`]), `host/pages/nodes.rs` (memory policies), `host/positional.rs` (file
+//! I/O from and to raw memory), `host/backup/io/uring.rs` (the same, handed to the kernel) and
+//! `sim/words.rs` (volatile words).
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 

@@ -5,6 +5,9 @@
 //! - [`Gpu`]: VRAM of any size with a CPU window of any size, copy engines with bandwidth and
 //!   latency, [`Queue`]s that run kernels through the device's own view of memory, contents real
 //!   or off. On a virtual clock or on the wall clock.
+//! - [`SimMemory`]: the system memory around it. Frames have physical addresses in zones and on
+//!   nodes, and with a [`CacheModel`] CPU and device see different bytes until caches are
+//!   maintained.
 //! - [`Inject`]: named places that fail, once or for ever, counted.
 //! - [`SimDriver`]: a driver for it, with its policy in knobs.
 //! - [`preset`]: layouts of real cards.
@@ -39,6 +42,7 @@
 //! # }
 //! ```
 
+mod cache;
 mod clock;
 mod counting;
 mod driver;
@@ -47,19 +51,29 @@ mod failing;
 mod gpu;
 mod inject;
 mod lane;
+mod memory;
+mod pages;
+mod physical;
+mod memory_backup;
 mod presets;
 mod queue;
+mod random;
+mod runs;
 mod scope;
 mod timer;
 mod vram;
 mod words;
 
+pub use cache::{CacheCounts, CacheModel};
 pub use clock::VirtualClock;
 pub use counting::CountingPages;
 pub use driver::{RouteMode, SimDriver};
 pub use failing::{FailingBackup, FailingPages};
 pub use gpu::{EngineConfig, Gpu, GpuConfig, SimClock};
 pub use inject::{Inject, InjectError};
+pub use memory::SimMemory;
+pub use memory_backup::MemoryBackup;
+pub use pages::{Fragments, SimPages};
 pub use presets::{preset, preset_names};
 pub use queue::{Checksum, Queue};
 pub use scope::Scope;

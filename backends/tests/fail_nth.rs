@@ -18,7 +18,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use backends::sim::{Gpu, Inject, RouteMode, SimClock, SimDriver, VirtualClock};
-use placement::{MemType, Placement};
+use placement::{CacheMode, MemType, Place, Placement};
 use ttm::bo::{Bo, BoInfo, Exec};
 use ttm::context::OpContext;
 use ttm::driver::Advice;
@@ -245,6 +245,7 @@ const FAULTS: [Fault; 4] = [
 fn is_typed(error: &Error, fault: Fault) -> bool {
     match error {
         Error::NoMemory { .. }
+        | Error::Shortfall(_)
         | Error::NoSpace(_)
         | Error::OverLimit { .. }
         | Error::Backup(_)
@@ -341,6 +342,19 @@ fn operation(
         from: MemType::SYSTEM,
         act: Box::new(act),
     }
+}
+
+fn in_mode(mem_type: MemType, mode: CacheMode) -> Placement {
+    Placement::of(Place::new(mem_type).cached(mode))
+}
+
+/// Device memory is full, and so is system memory.
+fn crowded(stage: &mut Stage, _: MemType) {
+    for _ in 0..4 {
+        stage.other(MemType::SYSTEM, Content::Image);
+    }
+    stage.other(MemType::VRAM, Content::Image);
+    stage.own(MemType::VRAM, Content::Image);
 }
 
 /// VRAM is full of others.
@@ -506,6 +520,58 @@ fn operations() -> Vec<Operation> {
             stage.world.device.suspend(OpContext::new()).unwrap();
         },
         |stage| stage.world.device.resume(OpContext::new()).map(drop),
+    ));
+    all.push(operation(
+        "prepare a suspend, and leave it at that",
+        pinned,
+        |stage| {
+            let context = OpContext::new();
+            stage.world.device.prepare_suspend(context).map(drop)
+        },
+    ));
+    all.push(operation(
+        "suspend what does not fit at once",
+        crowded,
+        |stage| stage.world.device.suspend(OpContext::new()).map(drop),
+    ));
+    let written_combined = CacheMode::WriteCombined;
+    all.push(operation(
+        "switch the mode where it is",
+        |stage, _| stage.own(MemType::TT, Content::Image),
+        move |stage| stage.validate(&in_mode(MemType::TT, written_combined)),
+    ));
+    for from in [MemType::SYSTEM, MemType::VRAM] {
+        let mut op = operation(
+            &format!("move {from}->tt in another mode"),
+            |stage, from| {
+                stage.own(from, Content::Image);
+                let bo = &stage.own[0].bo;
+                let explicit = in_mode(from, CacheMode::Cached);
+                stage.world.validate(bo, &explicit).unwrap();
+            },
+            move |stage| stage.validate(&in_mode(MemType::TT, written_combined)),
+        );
+        op.from = from;
+        all.push(op);
+    }
+    all.push(operation(
+        "switch the mode of device memory",
+        |stage, _| stage.own(MemType::VRAM, Content::Image),
+        |stage| stage.validate(&in_mode(MemType::VRAM, CacheMode::Uncached)),
+    ));
+    all.push(operation(
+        "read what has another mode and is swapped",
+        |stage, _| {
+            stage.own(MemType::SYSTEM, Content::Image);
+            let bo = &stage.own[0].bo;
+            let combined = in_mode(MemType::SYSTEM, CacheMode::WriteCombined);
+            stage.world.validate(bo, &combined).unwrap();
+            stage.world.with(bo, |r| r.swap_out()).unwrap();
+        },
+        |stage| {
+            let bo = &stage.own[0].bo;
+            stage.exec(|t| t.lock(bo)?.read(PAGE, &mut [0; 64]))
+        },
     ));
     all.push(operation("evict all", full, |stage| {
         let device = &stage.world.device;

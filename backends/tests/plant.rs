@@ -10,6 +10,7 @@ mod support;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use backends::sim::{Gpu, RouteMode, SimClock, SimDriver, VirtualClock};
+use placement::{CacheMode, MemType, Place, Placement};
 use ttm::bo::Bo;
 use ttm::context::OpContext;
 use ttm::driver::Driver;
@@ -156,6 +157,42 @@ fn opposite_orders() -> Found {
     }
 }
 
+/// The CPU writes, a device that does not see its caches carries it to VRAM and back.
+fn carried_by_a_device_without_snooping() -> Found {
+    let world = World::new(&Setup::default().not_snooping());
+    let bo = world.create_in(SIZE, &system());
+    world.write_image(&bo, 1, 1).map_err(told)?;
+    world.validate(&bo, &vram()).map_err(told)?;
+    world.validate(&bo, &system()).map_err(told)?;
+    world.expect_image(&bo, 1, 1)?;
+    check(&world)
+}
+
+/// Frames in another mode come back to the pool.
+fn switched_and_pooled() -> Found {
+    let world = world();
+    let combined = Place::new(MemType::TT).cached(CacheMode::WriteCombined);
+    let bo = world.create_in(SIZE, &Placement::of(combined));
+    drop(bo);
+    world.device.reap();
+    check(&world)
+}
+
+/// A bit is flipped in the backup.
+fn flipped_in_the_backup() -> Found {
+    let world = world();
+    let bo = world.create_in(SIZE, &system());
+    world.write_image(&bo, 1, 1).map_err(told)?;
+    world.with(&bo, |r| r.swap_out()).map_err(told)?;
+    world.inject.fail("backup.flip", 1, false);
+    match world.with(&bo, |r| r.populate()) {
+        Ok(()) => world.expect_image(&bo, 1, 1)?,
+        Err(Error::Corrupt(_)) => {}
+        Err(error) => return Err(told(error)),
+    }
+    check(&world)
+}
+
 /// A panic is a check that has found something too.
 fn run(scenario: fn() -> Found) -> Found {
     catch_unwind(AssertUnwindSafe(scenario)).unwrap_or_else(|panic| {
@@ -167,7 +204,7 @@ fn run(scenario: fn() -> Found) -> Found {
 
 #[test]
 fn every_planted_defect_is_found_and_nothing_is_found_without_one() {
-    let cases: [(Defect, fn() -> Found, &str); 7] = [
+    let cases: [(Defect, fn() -> Found, &str); 10] = [
         (Defect::DroppedFence, moved_and_read, "I-12"),
         (
             Defect::EarlyReuse,
@@ -183,6 +220,13 @@ fn every_planted_defect_is_found_and_nothing_is_found_without_one() {
             opposite_orders,
             "nothing can wake this thread",
         ),
+        (
+            Defect::SkippedFlush,
+            carried_by_a_device_without_snooping,
+            "I-12",
+        ),
+        (Defect::UntoldMode, switched_and_pooled, "I-23"),
+        (Defect::UnverifiedLoad, flipped_in_the_backup, "I-12"),
     ];
     for (defect, scenario, finder) in cases {
         set(Defect::None);

@@ -6,15 +6,15 @@ use backends::sim::{
     EngineConfig, FailingBackup, Gpu, GpuConfig, SimClock, VirtualClock, checksum_words, preset,
     preset_names,
 };
-use placement::{MemType, PageCount, PageRange};
+use placement::{CacheMode, MemType, PageCount, PageRange};
 use ttm::clock::{Clock, Time};
 use ttm::driver::{CopyJob, Side};
 use ttm::error::{Error, Result};
 use ttm::fence::{Fence, FenceError, Status};
-use ttm::pages::FrameRun;
+use ttm::pages::{FrameRun, Kmap, Pool, PoolConfig, Want};
 use ttm::sync::Arc;
 use ttm::sync::atomic::{AtomicU64, Ordering};
-use ttm::tt::{Backup, SlotTag};
+use ttm::tt::{Backup, Direction, SlotTag, Transfer, Transfers};
 
 const FAILED: Status = Status::Failed(FenceError::Failed);
 const LOST: Status = Status::Failed(FenceError::DeviceLost);
@@ -97,7 +97,7 @@ fn expected(seed: u64, n: u64) -> u64 {
 }
 
 fn read(gpu: &Gpu, run: &FrameRun) -> Vec<u8> {
-    let mapped = gpu.pages().map(run.span()).unwrap();
+    let mapped = gpu.pages().map(run.span(), CacheMode::Cached).unwrap();
     let mut bytes = vec![0; mapped.len()];
     mapped.read(0, &mut bytes);
     bytes
@@ -197,7 +197,7 @@ fn a_copy_goes_ahead_behind_work_that_failed() {
 fn bytes_go_between_frames_and_memory_however_they_are_cut() {
     let (gpu, _clock) = device();
     let source = gpu.pages();
-    let runs = [1, 4, 2].map(|n| source.take(pages(n)).unwrap());
+    let runs = [1, 4, 2].map(|n| source.take(&Want::new(pages(n))).unwrap());
     let system = frames(&[&runs[0], &runs[1], &runs[2]]);
     let scattered = vram(&[range(900, 903), range(10, 12), range(400, 402)]);
     fill(&gpu, &system, 3);
@@ -212,7 +212,7 @@ fn bytes_go_between_frames_and_memory_however_they_are_cut() {
     assert_eq!(wait(&down), Status::Done);
     let words = (0..7 * 512).map(|n| if n < 6 * 512 { pattern(3)(n) } else { 0 });
     assert_eq!(sum(&gpu, &system), checksum_words(words));
-    runs.into_iter().for_each(|run| source.give(run));
+    runs.into_iter().for_each(|run| source.give(run.dirtied()));
 }
 
 #[test]
@@ -234,7 +234,9 @@ fn the_cpu_and_the_device_see_the_same_bytes_inside_the_window_and_nothing_is_ou
         (region.size(), region.aperture()),
         (pages(1000), range(0, 100))
     );
-    let mapped = region.map(range(98, 100)).unwrap();
+    let mapped = region
+        .map(range(98, 100), CacheMode::WriteCombined)
+        .unwrap();
     fill(&gpu, &vram(&[range(98, 100)]), 6);
     let mut word = [0; 8];
     mapped.read(4096, &mut word);
@@ -245,11 +247,14 @@ fn the_cpu_and_the_device_see_the_same_bytes_inside_the_window_and_nothing_is_ou
         checksum_words([0; 1024])
     );
     for outside in [range(100, 101), range(99, 101), range(5000, 5001)] {
-        let error = region.map(outside).unwrap_err();
+        let error = region.map(outside, CacheMode::WriteCombined).unwrap_err();
         assert!(matches!(error, Error::Unsupported(_)));
         assert!(error.to_string().contains("engine"), "{error}");
     }
-    assert!(matches!(region.map(range(5, 5)), Err(Error::Invalid(_))));
+    assert!(matches!(
+        region.map(range(5, 5), CacheMode::WriteCombined),
+        Err(Error::Invalid(_))
+    ));
 }
 
 #[test]
@@ -287,16 +292,16 @@ fn without_contents_jobs_take_their_time_and_nothing_else() {
     assert_eq!(found.get(), None);
     assert!(clock.now().nanos() > 1 << 38);
     assert!(matches!(
-        gpu.region().map(range(0, 1)),
+        gpu.region().map(range(0, 1), CacheMode::WriteCombined),
         Err(Error::Unsupported(_))
     ));
-    let run = gpu.pages().take(pages(1 << 40)).unwrap();
+    let run = gpu.pages().take(&Want::new(pages(1 << 40))).unwrap();
     assert!(matches!(
-        gpu.pages().map(run.span()),
+        gpu.pages().map(run.span(), CacheMode::Cached),
         Err(Error::Unsupported(_))
     ));
     assert_eq!(gpu.pages().taken(), pages(1 << 40));
-    gpu.pages().give(run);
+    gpu.pages().give(run.dirtied());
 }
 
 /// What a copy of two pages from pattern 1 over pattern 2 ends with under one failure.
@@ -311,8 +316,8 @@ fn copy_under(site: &str) -> (Result<Outcome>, Gpu) {
     let (gpu, clock) = device();
     let source = gpu.pages();
     let (from, to) = (
-        source.take(pages(2)).unwrap(),
-        source.take(pages(2)).unwrap(),
+        source.take(&Want::new(pages(2))).unwrap(),
+        source.take(&Want::new(pages(2))).unwrap(),
     );
     fill(&gpu, &frames(&[&from]), 1);
     fill(&gpu, &frames(&[&to]), 2);
@@ -449,7 +454,7 @@ fn a_lost_device_signals_everything_refuses_everything_and_keeps_frames() {
     let (gpu, clock) = device();
     let target = vram(&[range(0, 8)]);
     let source = gpu.pages();
-    let run = source.take(pages(1)).unwrap();
+    let run = source.take(&Want::new(pages(1))).unwrap();
     fill(&gpu, &frames(&[&run]), 8);
     let done = gpu.queue(0).fill(&target, 1, []).unwrap();
     assert_eq!(wait(&done), Status::Done);
@@ -478,7 +483,7 @@ fn a_lost_device_signals_everything_refuses_everything_and_keeps_frames() {
     assert!(lost(engine.submit(job(&Side::Zero, &target, 1, &[]))));
     assert!(lost(queue.fill(&target, 3, [])) && lost(gpu.queue(77).fill(&target, 3, [])));
     assert!(matches!(
-        gpu.region().map(range(0, 1)),
+        gpu.region().map(range(0, 1), CacheMode::WriteCombined),
         Err(Error::DeviceLost)
     ));
     assert_eq!(read(&gpu, &run), bytes_of(8)[..4096]);
@@ -493,7 +498,7 @@ fn a_lost_device_signals_everything_refuses_everything_and_keeps_frames() {
     assert_eq!((wait(&again), again.seqno()), (Status::Done, 1));
     assert!(!again.same_timeline(&pending[0]), "a new timeline");
     assert!(pending.iter().all(|f| f.status() == LOST));
-    source.give(run);
+    source.give(run.dirtied());
 }
 
 #[test]
@@ -530,17 +535,61 @@ fn kernels_frames_mappings_and_backups_fail_on_command() {
     assert_eq!(gpu.queue(0).fill(&target, 1, []).unwrap().seqno(), 1);
     let source = gpu.pages();
     inject.fail("pages.take", 1, false);
-    assert!(matches!(source.take(pages(3)), Err(Error::NoMemory { wanted }) if wanted == pages(3)));
-    let run = source.take(pages(3)).unwrap();
+    assert!(
+        matches!(source.take(&Want::new(pages(3))), Err(Error::NoMemory { wanted, .. }) if wanted == pages(3))
+    );
+    let run = source.take(&Want::new(pages(3))).unwrap();
     inject.fail("pages.map", 1, false);
-    assert!(matches!(source.map(run.span()), Err(Error::Backend(_))));
-    inject.fail("region.map", 1, false);
     assert!(matches!(
-        gpu.region().map(range(0, 1)),
+        source.map(run.span(), CacheMode::Cached),
         Err(Error::Backend(_))
     ));
-    gpu.region().map(range(0, 1)).unwrap();
+    inject.fail("region.map", 1, false);
+    assert!(matches!(
+        gpu.region().map(range(0, 1), CacheMode::WriteCombined),
+        Err(Error::Backend(_))
+    ));
+    gpu.region()
+        .map(range(0, 1), CacheMode::WriteCombined)
+        .unwrap();
 
+    source.give(run.dirtied());
+}
+
+/// One run on its way, and what became of it.
+struct Single {
+    work: Option<Transfer>,
+    result: Option<Result<()>>,
+}
+
+impl Transfers for Single {
+    fn next(&mut self) -> Option<Transfer> {
+        self.work.take()
+    }
+
+    fn done(&mut self, _: Transfer, result: Result<()>) {
+        self.result = Some(result);
+    }
+}
+
+fn transfer(swap: &dyn Backup, direction: Direction, first: u64, memory: Kmap) -> Result<()> {
+    let mut single = Single {
+        work: Some(Transfer {
+            id: 0,
+            first,
+            memory,
+        }),
+        result: None,
+    };
+    swap.transfer(direction, &mut single);
+    single.result.expect("every transfer is done")
+}
+
+#[test]
+fn a_backup_fails_on_command() {
+    let (gpu, _clock) = device();
+    let inject = gpu.inject();
+    let pool = Pool::new(gpu.pages(), gpu.clock(), PoolConfig::default());
     let file = FileBackup::new(std::env::temp_dir(), 1 << 20).unwrap();
     let swap = FailingBackup::new(Arc::new(file), Arc::clone(inject));
     let tag = SlotTag {
@@ -548,24 +597,38 @@ fn kernels_frames_mappings_and_backups_fail_on_command() {
         first_page: 0,
         generation: 1,
     };
-    let mapped = source.map(run.span()).unwrap();
-    inject.fail("backup.store", 1, false);
-    assert!(matches!(swap.store(tag, &mapped), Err(Error::Backup(_))));
+    inject.fail("backup.prepare", 1, false);
+    assert!(matches!(swap.prepare(1), Err(Error::NoMemory { .. })));
+    swap.prepare(1).unwrap();
+    inject.fail("backup.full", 1, false);
+    assert!(matches!(swap.take(pages(3), tag), Err(Error::Backup(_))));
     assert_eq!((swap.used(), swap.limit()), (pages(0), pages(256)));
-    let slots = swap.store(tag, &mapped).unwrap();
+
+    let slots = swap.take(pages(3), tag).unwrap();
+    let run = pool.take(&Want::new(pages(3))).unwrap();
+    let moved = |direction| {
+        let memory = pool.kmap(run.span()).unwrap();
+        transfer(&swap, direction, slots.first(), memory)
+    };
+    let ones = || {
+        let mapped = pool.kmap(run.span()).unwrap();
+        let mut bytes = vec![0; mapped.len()];
+        mapped.read(0, &mut bytes);
+        bytes.iter().map(|b| b.count_ones()).sum::<u32>()
+    };
+    inject.fail("backup.store", 1, false);
+    assert!(matches!(moved(Direction::Out), Err(Error::Backup(_))));
+    moved(Direction::Out).unwrap();
     inject.fail("backup.load", 1, false);
-    assert!(matches!(
-        swap.load(&slots, tag, &mapped),
-        Err(Error::Backup(_))
-    ));
+    assert!(matches!(moved(Direction::In), Err(Error::Backup(_))));
     inject.fail("backup.flip", 1, false);
-    swap.load(&slots, tag, &mapped).unwrap();
-    let ones = |bytes: Vec<u8>| bytes.iter().map(|b| b.count_ones()).sum::<u32>();
-    assert_eq!(ones(read(&gpu, &run)), 1);
-    swap.load(&slots, tag, &mapped).unwrap();
-    assert_eq!(ones(read(&gpu, &run)), 0);
+    moved(Direction::In).unwrap();
+    assert_eq!(ones(), 1);
+    moved(Direction::In).unwrap();
+    assert_eq!(ones(), 0);
     swap.discard(slots);
-    source.give(run);
+    swap.unprepare(1);
+    pool.give(run.dirtied());
 }
 
 #[test]
@@ -620,7 +683,7 @@ fn on_the_wall_clock_the_same_things_happen_in_real_time() {
     let gpu = Gpu::new(config(), SimClock::Wall).unwrap();
     let clock = gpu.clock();
     let source = gpu.pages();
-    let run = source.take(pages(2)).unwrap();
+    let run = source.take(&Want::new(pages(2))).unwrap();
     let (system, target) = (frames(&[&run]), vram(&[range(500, 502)]));
     let began = clock.now();
     let filled = gpu.queue(0).fill_with(&system, pattern(1), []).unwrap();
@@ -648,7 +711,7 @@ fn on_the_wall_clock_the_same_things_happen_in_real_time() {
         .submit(job(&Side::Zero, &target, 1, &[]))
         .unwrap();
     assert_eq!(wait(&again), Status::Done);
-    source.give(run);
+    source.give(run.dirtied());
 }
 
 #[test]

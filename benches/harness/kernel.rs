@@ -121,6 +121,20 @@ pub const MOVE_2M_TO_SYSTEM: Figure = figure("ttm_move_memcpy, VRAM to SYSTEM, 2
 /// Row g, into VRAM, 2 MiB.
 pub const MOVE_2M_TO_VRAM: Figure = figure("ttm_move_memcpy, SYSTEM to VRAM, 2 MiB", 51_480.0);
 
+/// Row c: populate + unpopulate by the pool that keeps pages, 4 KiB, cleared.
+pub const POPULATE_4K: Figure = figure("ttm_tt_populate + unpopulate, pool, 4 KiB", 49.0 + 84.0);
+/// The same, 64 KiB.
+pub const POPULATE_64K: Figure = figure("ttm_tt_populate + unpopulate, pool, 64 KiB", 57.5 + 675.0);
+/// The same, 2 MiB.
+pub const POPULATE_2M: Figure = figure(
+    "ttm_tt_populate + unpopulate, pool, 2 MiB",
+    377.0 + 25_361.0,
+);
+/// Row h: a swap-out of 2 MiB to shmem, which stays in memory.
+pub const SWAP_OUT_2M: Figure = figure("ttm_bo_swapout to shmem, 2 MiB", 263_958.0);
+/// Row h: a swap-in of 2 MiB from shmem.
+pub const SWAP_IN_2M: Figure = figure("swap-in from shmem, 2 MiB", 104_643.0);
+
 /// Pairs of free and allocation a repeat in the allocator rows.
 pub const ALLOCATOR_OPS: usize = 2000;
 /// Untimed repeats before them.

@@ -152,6 +152,16 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &only)?)
 }
 
+/// Lets the calling thread, and those that it starts from now on, run on every CPU again.
+///
+/// # Errors
+/// What the system says.
+pub fn unpin() -> io::Result<()> {
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    Ok(sched_setaffinity(None, &all)?)
+}
+
 /// Measures one row on this thread: each call of `repeat` is one repeat.
 pub fn measure(repeats: usize, mut repeat: impl FnMut(&mut Stopwatch)) -> Spread {
     let [spread] = interleave(repeats, [&mut repeat as &mut dyn FnMut(&mut Stopwatch)]);

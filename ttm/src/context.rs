@@ -88,7 +88,7 @@ impl core::fmt::Debug for CancelToken {
 /// token.cancel();
 /// assert!(ctx.is_cancelled());
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct OpContext {
     cancel: Option<CancelToken>,
     no_wait: bool,

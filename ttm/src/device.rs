@@ -7,16 +7,18 @@ mod reaper;
 
 pub(crate) use self::core::DeviceCore;
 pub use builder::DeviceBuilder;
+pub(crate) use reaper::Reaper;
 
 use ::core::fmt;
 
 use placement::{MemType, PageCount};
 
-use crate::clock::{Clock, Service, Time};
+use crate::cache::LedgerCounts;
+use crate::clock::{Clock, Time};
 use crate::driver::Driver;
 use crate::fence::FenceError;
-use crate::pages::Budget;
-use crate::resource::Manager;
+use crate::pages::{Budget, Pool};
+use crate::resource::{Manager, UNNEEDED, level_of};
 use crate::sync::Arc;
 use crate::trace::Record;
 
@@ -66,6 +68,18 @@ impl<D: Driver> Device<D> {
         &self.core.budget
     }
 
+    /// Where its system pages come from: what is pooled, mapped and switched.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.core.pool
+    }
+
+    /// What the ledger of its apertures' cache modes has seen.
+    #[must_use]
+    pub fn aperture_ledger(&self) -> LedgerCounts {
+        self.core.ledger.counts()
+    }
+
     /// Pages in the backup and its limit; `None` without a backup.
     #[must_use]
     pub fn backup_usage(&self) -> Option<(PageCount, PageCount)> {
@@ -73,11 +87,19 @@ impl<D: Driver> Device<D> {
         Some((backup.used(), backup.limit()))
     }
 
-    /// The objects of a memory type and priority, the next to be evicted first.
+    /// The objects of a memory type and priority, the next to be evicted first; without those whose
+    /// content nobody needs, which go before all: [`Device::unneeded`].
     #[must_use]
     pub fn eviction_order(&self, mem_type: MemType, priority: u8) -> Vec<u64> {
         let manager = self.core.manager(mem_type);
-        manager.map_or_else(Vec::new, |m| m.eviction_order(priority))
+        manager.map_or_else(Vec::new, |m| m.eviction_order(level_of(priority)))
+    }
+
+    /// The objects of a memory type whose content nobody needs, the next to go first.
+    #[must_use]
+    pub fn unneeded(&self, mem_type: MemType) -> Vec<u64> {
+        let manager = self.core.manager(mem_type);
+        manager.map_or_else(Vec::new, |m| m.eviction_order(UNNEEDED))
     }
 
     /// The objects of a memory type that eviction does not see: pinned, or swapped out.
@@ -128,12 +150,6 @@ impl<D: Driver> Device<D> {
     /// places of finished moves. Answers whether anything was.
     pub fn reap(&self) -> bool {
         self.core.reap()
-    }
-
-    /// Background work of the device, for the host's threads.
-    #[must_use]
-    pub fn services(&self) -> Vec<Arc<dyn Service>> {
-        vec![Arc::new(reaper::Reaper::new(&self.core))]
     }
 
     /// Notes that the device is gone: content that was only in its memory is lost, what is in

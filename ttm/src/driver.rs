@@ -7,7 +7,7 @@
 
 use core::any::Any;
 
-use placement::{MemType, PageCount, PageRange, Place, Placement};
+use placement::{CacheMode, MemType, PageCount, PageRange, Place, Placement};
 use smallvec::SmallVec;
 
 use crate::error::Result;
@@ -55,6 +55,8 @@ pub struct BoFacts {
     pub priority: u8,
     /// Whether it is pinned.
     pub pinned: bool,
+    /// The cache mode of its pages where it is.
+    pub mode: CacheMode,
     /// Whether its owner needs the content.
     pub advice: Advice,
 }

@@ -40,7 +40,11 @@ pub enum Error {
     NoMemory {
         /// Pages that were wanted.
         wanted: PageCount,
+        /// What stood in the way, where it is known.
+        why: Option<Box<Shortage>>,
     },
+    /// A device cannot be put to sleep: what is in its memory does not fit anywhere else.
+    Shortfall(Box<Shortfall>),
     /// The request could not be met by an empty device either.
     TooBig {
         /// The memory type that was asked.
@@ -79,6 +83,51 @@ pub enum Error {
     Corrupt(Box<Corrupt>),
     /// A backend failed; the source says how.
     Backend(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why system memory ran out.
+#[derive(Clone, Debug)]
+pub struct Shortage {
+    /// Pages that the device may populate.
+    pub limit: PageCount,
+    /// Pages that it has populated.
+    pub used: PageCount,
+    /// Pages in the backup and its limit; `None` without a backup.
+    pub backup: Option<(PageCount, PageCount)>,
+    /// What the backup said last when it was asked to take more.
+    pub refusal: Option<Box<str>>,
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} of the system limit of {} are in use",
+            self.used, self.limit
+        )?;
+        match (&self.refusal, self.backup) {
+            (Some(refusal), _) => write!(f, ", and {refusal}"),
+            (None, None) => f.write_str(", and there is no backup to swap to"),
+            (None, Some((used, limit))) => {
+                write!(f, ", and the backup holds {used} of its limit of {limit}")
+            }
+        }
+    }
+}
+
+/// What is missing before a device can sleep.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shortfall {
+    /// Pages that device memory holds and that have to go somewhere.
+    pub needed: PageCount,
+    /// Pages that system memory could take once everything that can leave it has.
+    pub available: PageCount,
+    /// Pages that are populated.
+    pub used: PageCount,
+    /// Pages that may be populated.
+    pub limit: PageCount,
+    /// Pages that the backup could still take; none without a backup.
+    pub backup_free: PageCount,
 }
 
 /// What was tried before [`Error::NoSpace`].
@@ -121,6 +170,12 @@ pub struct Corrupt {
 }
 
 impl Error {
+    /// System memory ran out, and nothing more is known.
+    #[must_use]
+    pub const fn no_memory(wanted: PageCount) -> Self {
+        Self::NoMemory { wanted, why: None }
+    }
+
     /// What the caller does next.
     ///
     /// ```
@@ -135,6 +190,7 @@ impl Error {
             Self::Busy | Self::Deadlock | Self::Interrupted | Self::TimedOut => Class::Retry,
             Self::NoSpace(_)
             | Self::NoMemory { .. }
+            | Self::Shortfall(_)
             | Self::TooBig { .. }
             | Self::OverLimit { .. }
             | Self::Invalid(_)
@@ -164,7 +220,7 @@ impl Error {
             Self::Interrupted => 512,
             Self::TimedOut => 110,
             Self::NoSpace(_) => 28,
-            Self::NoMemory { .. } => 12,
+            Self::NoMemory { .. } | Self::Shortfall(_) => 12,
             Self::TooBig { .. } => 7,
             Self::OverLimit { .. } => 11,
             Self::Invalid(_) | Self::Pinned => 22,
@@ -219,10 +275,19 @@ impl fmt::Display for Error {
                 }
                 f.write_str("; unpin or release objects, or name a fallback place")
             }
-            Self::NoMemory { wanted } => write!(
+            Self::NoMemory { wanted, why } => {
+                write!(f, "out of system memory for {} pages", wanted.get())?;
+                if let Some(why) = why {
+                    write!(f, ": {why}")?;
+                }
+                f.write_str("; raise the limit, or give the device a larger backup")
+            }
+            Self::Shortfall(s) => write!(
                 f,
-                "out of system memory for {} pages; raise the limit, or give the device a larger backup",
-                wanted.get()
+                "cannot sleep: {} of device memory have to go somewhere, and system memory has \
+                 room for {} ({} of its limit of {} in use, {} free in the backup); release \
+                 objects, raise the limit, or enlarge the backup",
+                s.needed, s.available, s.used, s.limit, s.backup_free
             ),
             Self::TooBig { mem_type, wanted } => write!(
                 f,
@@ -245,7 +310,7 @@ impl fmt::Display for Error {
             Self::ContentLost => f.write_str("the content was lost with the memory that held it"),
             Self::DeviceLost => f.write_str("the device is lost; create a new one"),
             Self::Stalled(graph) => write!(f, "nothing can wake this thread:\n{graph}"),
-            Self::Backup(source) => write!(f, "backup: {source}"),
+            Self::Backup(source) => write!(f, "the backup {source}"),
             Self::Corrupt(detail) => write!(
                 f,
                 "object {} page {}: checksum {:016x} expected, {:016x} found in the backup",

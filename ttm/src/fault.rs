@@ -29,11 +29,13 @@ pub enum Site {
     BackupStore,
     /// The backup refuses a load.
     BackupLoad,
+    /// Frames keep their cache mode.
+    CacheSwitch,
 }
 
 impl Site {
     /// All sites, in the order in which an operation usually meets them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Create,
         Self::Lock,
         Self::FenceSlots,
@@ -44,6 +46,7 @@ impl Site {
         Self::MoveCommit,
         Self::BackupStore,
         Self::BackupLoad,
+        Self::CacheSwitch,
     ];
 
     /// The name under which people inject it.
@@ -60,6 +63,7 @@ impl Site {
             Self::MoveCommit => "ttm.move-commit",
             Self::BackupStore => "ttm.backup-store",
             Self::BackupLoad => "ttm.backup-load",
+            Self::CacheSwitch => "ttm.cache-switch",
         }
     }
 }

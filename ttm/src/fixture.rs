@@ -1,14 +1,15 @@
 //! A small device made of counters, for the examples in the documentation and for the schedule
 //! tests: one MiB of memory without content, moves that copy nothing.
 
-use placement::{MemType, PageCount, PageRange, Place, Placement, Range};
+use placement::{CacheMode, MemType, PageCount, PageRange, Place, Placement, Range};
 
+use crate::cache::{Maintenance, Modes};
 use crate::clock::{Blocking, Clock, Time};
 use crate::device::Device;
 use crate::driver::{BoFacts, Driver, Eviction, MoveFacts, Route};
 use crate::error::{Error, Result};
 use crate::fence::Timeline;
-use crate::pages::{FrameRun, FrameSpan, Mapped, PageSource};
+use crate::pages::{Dirty, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want, Zone};
 use crate::resource::Region;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -50,24 +51,41 @@ impl Nothing {
 }
 
 impl PageSource for Nothing {
-    fn take(&self, pages: PageCount) -> Result<FrameRun> {
-        self.taken.fetch_add(pages.get(), Ordering::Relaxed);
-        Ok(FrameRun::new(FrameSpan {
-            file: 0,
-            first: self.next.fetch_add(pages.get(), Ordering::Relaxed),
-            pages,
-        }))
+    fn offers(&self) -> Offers {
+        Offers::ordinary(self.size)
     }
 
-    fn give(&self, run: FrameRun) {
+    fn take(&self, want: &Want) -> Result<FrameRun> {
+        let pages = want.pages;
+        self.taken.fetch_add(pages.get(), Ordering::Relaxed);
+        let first = self.next.fetch_add(pages.get(), Ordering::Relaxed);
+        let span = FrameSpan {
+            file: 0,
+            first,
+            pages,
+        };
+        Ok(FrameRun::fresh(span, Zone::Normal, 0, first))
+    }
+
+    fn give(&self, run: FrameRun<Dirty>) {
         self.taken.fetch_sub(run.pages().get(), Ordering::Relaxed);
     }
 
-    fn map(&self, _: FrameSpan) -> Result<Mapped> {
+    fn zero(&self, _: FrameSpan, _: CacheMode) -> Result<()> {
+        Ok(())
+    }
+
+    fn map(&self, _: FrameSpan, _: CacheMode) -> Result<Mapped> {
         Err(Error::Unsupported(
             "frames that are only counted have no content",
         ))
     }
+
+    fn switch(&self, _: &[FrameSpan], _: CacheMode, _: CacheMode) -> Result<()> {
+        Ok(())
+    }
+
+    fn maintain(&self, _: FrameSpan, _: Maintenance) {}
 
     fn taken(&self) -> PageCount {
         PageCount::new(self.taken.load(Ordering::Relaxed)).expect("a sum of runs")
@@ -83,7 +101,15 @@ impl Region for Nothing {
         PageRange::EMPTY
     }
 
-    fn map(&self, _: PageRange) -> Result<Mapped> {
+    fn modes(&self) -> Modes {
+        Modes::all()
+    }
+
+    fn own_mode(&self) -> CacheMode {
+        CacheMode::WriteCombined
+    }
+
+    fn map(&self, _: PageRange, _: CacheMode) -> Result<Mapped> {
         Err(Error::Unsupported(
             "memory that is only counted has no content",
         ))

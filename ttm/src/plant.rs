@@ -24,6 +24,12 @@ pub enum Defect {
     OffByOneExtent,
     /// A transaction does not go back when an older one wants its locks.
     NoBackOff,
+    /// What was written through a window stays in the CPU's caches.
+    SkippedFlush,
+    /// Frames get another mode that the ledger is not told.
+    UntoldMode,
+    /// What comes back from the backup is not compared with its checksums.
+    UnverifiedLoad,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(Defect::None as u8);

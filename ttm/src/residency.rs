@@ -27,7 +27,10 @@ mod evict;
 mod find_space;
 mod hunt;
 mod migrate;
+mod mode;
 mod populate;
+mod prepare;
+mod reclaim;
 mod release;
 mod settle;
 mod suspend;
@@ -35,4 +38,5 @@ mod validate;
 mod verbs;
 
 pub use check::{Checked, Violation};
+pub use prepare::Prepared;
 pub use suspend::Suspended;

@@ -33,3 +33,14 @@ pub(crate) use walk::{Level, Walk};
 
 /// Eviction priorities: 0 goes first, a walk visits all of one before the next.
 pub const PRIORITIES: usize = 4;
+
+/// Levels of the order of eviction: that of objects that nobody needs, and the priorities.
+pub(crate) const LEVELS: usize = PRIORITIES + 1;
+
+/// The level of objects whose content nobody needs: they go before all others.
+pub(crate) const UNNEEDED: u8 = 0;
+
+/// The level of a priority.
+pub(crate) const fn level_of(priority: u8) -> u8 {
+    priority + 1
+}

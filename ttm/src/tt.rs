@@ -9,29 +9,42 @@
 //! ```
 //!
 //! Each page is in exactly one of the three states, and each change of a run of pages is whole or
-//! not at all, so an interrupted swap leaves a valid mix that the next one goes on with. The
-//! checksums that a swap-out writes are allocated when the frames are, so that swapping out needs
-//! no memory.
+//! not at all, so an interrupted swap leaves a valid mix that the next one goes on with. What a
+//! swap-out needs (checksums, room in the backup's tables) is allocated when the frames are, so
+//! that swapping out needs no memory. All frames have the mode of the table, except while they are
+//! being populated.
 
 mod backup;
 mod checksum;
+mod populate;
+mod stash;
+mod swap;
 
-pub use backup::{Backup, SlotRun, SlotTag};
+pub(crate) use stash::Stash;
 
-use placement::PageCount;
+pub use backup::{Backup, Direction, SlotRun, SlotTag, Transfer, Transfers};
 
-use crate::error::{Corrupt, Error, Result};
+use placement::{CacheMode, PageCount};
+use smallvec::SmallVec;
+
+use crate::error::{Error, Result};
 use crate::fault::Site;
-use crate::pages::{Budget, FrameRun, FrameSpan, PageSource};
+use crate::pages::{Budget, Client, Dirty, FrameRun, FrameSpan, Pool, Zone};
+use crate::sync::{Arc, Mutex};
 
-/// The longest run of frames that is taken at once, in pages: 2 MiB.
+/// The longest run of frames that is taken, or swapped, at once, in pages: 2 MiB.
 pub const RUN_PAGES: u64 = 512;
 
 /// What a Tt needs from its device to change state.
 pub(crate) struct Supply<'a> {
-    pub(crate) source: &'a dyn PageSource,
+    pub(crate) pool: &'a Pool,
     pub(crate) backup: Option<&'a dyn Backup>,
     pub(crate) budget: &'a Budget,
+    /// Where frames have to be.
+    pub(crate) zone: Zone,
+    pub(crate) node: u8,
+    /// Frames that this operation may use before all others.
+    pub(crate) stash: Option<&'a Mutex<Stash>>,
     /// True makes the step of that site fail.
     pub(crate) fault: &'a dyn Fn(Site) -> bool,
 }
@@ -40,7 +53,7 @@ pub(crate) struct Supply<'a> {
 #[derive(Debug)]
 enum Part {
     Never(PageCount),
-    Frames(FrameRun),
+    Frames(FrameRun<Dirty>),
     Slots(SlotRun),
 }
 
@@ -54,29 +67,51 @@ impl Part {
     }
 }
 
+/// What becomes of every byte of frames before anybody reads them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fill {
+    /// They have to be zero.
+    Zeroes,
+    /// Their taker overwrites them all.
+    Overwritten,
+}
+
 /// The translation table of an object.
 ///
 /// # Invariants
 /// The parts cover the object's pages in order, each page once (I-05 for pages). `checksums` has
-/// a place for every page as soon as one page has a frame.
+/// a place for every page, and the backup is prepared for every part, as soon as one page has a
+/// frame and there is a backup.
 #[derive(Debug)]
 pub(crate) struct Tt {
     object: u64,
+    client: Option<Arc<Client>>,
     pages: PageCount,
+    mode: CacheMode,
     parts: Vec<Part>,
     checksums: Vec<u32>,
+    /// Parts that the backup is prepared for.
+    prepared: usize,
     /// Counts swap-outs, so that an old copy is never taken for a new one.
     generation: u32,
 }
 
 impl Tt {
     /// Pages that were never touched. Allocates nothing to speak of.
-    pub(crate) fn new(object: u64, pages: PageCount) -> Self {
+    pub(crate) fn new(
+        object: u64,
+        pages: PageCount,
+        client: Option<Arc<Client>>,
+        mode: CacheMode,
+    ) -> Self {
         Self {
             object,
+            client,
             pages,
+            mode,
             parts: Vec::new(),
             checksums: Vec::new(),
+            prepared: 0,
             generation: 0,
         }
     }
@@ -108,195 +143,83 @@ impl Tt {
 
     /// The frames, in page order, with the page at which each run begins.
     pub(crate) fn frames(&self) -> impl Iterator<Item = (u64, FrameSpan)> {
-        let mut at = 0;
-        self.parts.iter().filter_map(move |part| {
-            let first = at;
-            at += part.pages().get();
-            match part {
-                Part::Frames(run) => Some((first, run.span())),
-                _ => None,
-            }
+        self.with_offsets().filter_map(|(first, part)| match part {
+            Part::Frames(run) => Some((first, run.span())),
+            _ => None,
         })
     }
 
-    /// Gives every page a frame: zeroed where there was nothing, with its content where there
-    /// was a slot. Answers the pages that came back from the backup.
+    fn with_offsets(&self) -> impl Iterator<Item = (u64, &Part)> {
+        let mut at = 0;
+        self.parts.iter().map(move |part| {
+            let first = at;
+            at += part.pages().get();
+            (first, part)
+        })
+    }
+
+    /// The run of pages around page `page`: where it begins, how long it is, and its frames if it
+    /// has some.
     ///
-    /// # Errors
-    /// [`Error::NoMemory`], [`Error::Backup`], [`Error::Corrupt`]. What was done stays done; the
-    /// next call goes on.
-    pub(crate) fn populate(&mut self, supply: &Supply<'_>) -> Result<PageCount> {
-        if self.parts.is_empty() {
-            self.split()?;
+    /// # Panics
+    /// If the object has no such page.
+    pub(crate) fn around(&self, page: u64) -> (u64, PageCount, Option<FrameSpan>) {
+        let inside =
+            |(first, part): &(u64, &Part)| (*first..*first + part.pages().get()).contains(&page);
+        let found = self.with_offsets().find(inside);
+        let (first, part) = found.expect("a page of the object, which was populated once");
+        match part {
+            Part::Frames(run) => (first, run.pages(), Some(run.span())),
+            part => (first, part.pages(), None),
         }
-        if self.checksums.is_empty() {
-            self.reserve_records(supply)?;
-        }
-        let mut back = 0;
-        let mut first = 0;
-        for n in 0..self.parts.len() {
-            let pages = self.parts[n].pages();
-            match &self.parts[n] {
-                Part::Frames(_) => {}
-                Part::Never(_) => self.parts[n] = Part::Frames(take_frames(supply, pages)?),
-                Part::Slots(_) => {
-                    self.swap_in_part(n, first, supply)?;
-                    back += pages.get();
-                }
+    }
+
+    /// The mode that its frames have, or will have.
+    pub(crate) fn mode(&self) -> CacheMode {
+        self.mode
+    }
+
+    /// Gives every frame the table's mode, those that were fetched for it together.
+    fn apply_mode(&mut self, supply: &Supply<'_>) -> Result<()> {
+        let mode = self.mode;
+        let mut runs: SmallVec<[&mut FrameRun<Dirty>; 8]> = SmallVec::new();
+        for part in &mut self.parts {
+            if let Part::Frames(run) = part
+                && run.kind().mode != mode
+            {
+                runs.push(run);
             }
-            first += pages.get();
         }
-        Ok(PageCount::new(back).expect("not more than the object has"))
-    }
-
-    /// Cuts the object into parts of at most a run.
-    fn split(&mut self) -> Result<()> {
-        let runs = self.pages.get().div_ceil(RUN_PAGES);
-        let no_memory = Error::NoMemory { wanted: self.pages };
-        let runs = usize::try_from(runs).map_err(|_| Error::NoMemory { wanted: self.pages })?;
-        self.parts.try_reserve_exact(runs).map_err(|_| no_memory)?;
-        let mut left = self.pages.get();
-        while left > 0 {
-            let pages = left.min(RUN_PAGES);
-            self.parts.push(Part::Never(
-                PageCount::new(pages).expect("part of the object"),
-            ));
-            left -= pages;
-        }
-        Ok(())
-    }
-
-    fn reserve_records(&mut self, supply: &Supply<'_>) -> Result<()> {
-        let no_memory = || Error::NoMemory { wanted: self.pages };
-        let pages = usize::try_from(self.pages.get()).map_err(|_| no_memory())?;
-        if (supply.fault)(Site::Records) {
-            return Err(no_memory());
-        }
-        if supply.backup.is_none() {
+        if runs.is_empty() {
             return Ok(());
         }
-        let mut checksums = Vec::new();
-        checksums
-            .try_reserve_exact(pages)
-            .map_err(|_| no_memory())?;
-        checksums.resize(pages, 0);
-        self.checksums = checksums;
-        Ok(())
+        if (supply.fault)(Site::CacheSwitch) {
+            return Err(Error::Backend("a cache switch was made to fail".into()));
+        }
+        supply.pool.switch(&mut runs, mode)
     }
 
-    fn tag(&self, first_page: u64) -> SlotTag {
-        SlotTag {
-            object: self.object,
-            first_page,
-            generation: self.generation,
-        }
-    }
-
-    fn swap_in_part(&mut self, n: usize, first: u64, supply: &Supply<'_>) -> Result<()> {
-        let Part::Slots(slots) = &self.parts[n] else {
-            unreachable!("the caller saw slots")
-        };
-        let backup = supply.backup.expect("slots came from a backup");
-        let run = take_frames(supply, slots.pages())?;
-        let loaded = self.load_checked(slots, first, &run, backup, supply);
-        if let Err(error) = loaded {
-            give_frames(supply, run);
-            return Err(error);
-        }
-        if let Part::Slots(slots) = core::mem::replace(&mut self.parts[n], Part::Frames(run)) {
-            backup.discard(slots);
-        }
-        Ok(())
-    }
-
-    fn load_checked(
-        &self,
-        slots: &SlotRun,
-        first: u64,
-        run: &FrameRun,
-        backup: &dyn Backup,
-        supply: &Supply<'_>,
-    ) -> Result<()> {
-        if (supply.fault)(Site::BackupLoad) {
-            return Err(Error::Backup("a load was made to fail".into()));
-        }
-        let mapped = supply.source.map(run.span())?;
-        let tag = SlotTag {
-            generation: slots.generation(),
-            ..self.tag(first)
-        };
-        backup.load(slots, tag, &mapped)?;
-        for page in 0..run.pages().get() {
-            let expected = self.checksums[index(first + page)];
-            let found = checksum::of_page(&mapped, index(page), tag.page(page));
-            if expected != found {
-                return Err(Error::Corrupt(Box::new(Corrupt {
-                    object: self.object,
-                    page: first + page,
-                    expected: expected.into(),
-                    found: found.into(),
-                })));
-            }
-        }
-        Ok(())
-    }
-
-    /// Moves every frame to the backup. Allocates nothing. Answers the pages that went.
+    /// Changes the mode of the table, and of the frames that it has.
     ///
     /// # Errors
-    /// [`Error::Backup`] or [`Error::Unsupported`]; the pages that did not go keep their frames.
-    pub(crate) fn swap_out(&mut self, supply: &Supply<'_>) -> (PageCount, Result<()>) {
-        let mut gone = 0;
-        let mut first = 0;
-        self.generation = self.generation.wrapping_add(1);
-        for n in 0..self.parts.len() {
-            let pages = self.parts[n].pages().get();
-            if matches!(self.parts[n], Part::Frames(_)) {
-                if let Err(error) = self.swap_out_part(n, first, supply) {
-                    return (
-                        PageCount::new(gone).expect("part of the object"),
-                        Err(error),
-                    );
-                }
-                gone += pages;
-            }
-            first += pages;
+    /// Those of [`Pool::switch`]; every frame has one mode, and the table its old one.
+    pub(crate) fn set_mode(&mut self, mode: CacheMode, supply: &Supply<'_>) -> Result<()> {
+        let before = core::mem::replace(&mut self.mode, mode);
+        let switched = self.apply_mode(supply);
+        if switched.is_err() {
+            self.mode = before;
+            // What was switched goes back; should that fail, the next populate tries again.
+            let _ = self.apply_mode(supply);
         }
-        (PageCount::new(gone).expect("part of the object"), Ok(()))
-    }
-
-    fn swap_out_part(&mut self, n: usize, first: u64, supply: &Supply<'_>) -> Result<()> {
-        let Part::Frames(run) = &self.parts[n] else {
-            unreachable!("the caller saw frames")
-        };
-        let Some(backup) = supply.backup else {
-            return Err(Error::Unsupported(
-                "swapping needs a backup; give the device one",
-            ));
-        };
-        if (supply.fault)(Site::BackupStore) {
-            return Err(Error::Backup("a store was made to fail".into()));
-        }
-        let mapped = supply.source.map(run.span())?;
-        let tag = self.tag(first);
-        for page in 0..run.pages().get() {
-            self.checksums[index(first + page)] =
-                checksum::of_page(&mapped, index(page), tag.page(page));
-        }
-        let slots = backup.store(tag, &mapped)?;
-        drop(mapped);
-        if let Part::Frames(run) = core::mem::replace(&mut self.parts[n], Part::Slots(slots)) {
-            give_frames(supply, run);
-        }
-        Ok(())
+        switched
     }
 
     /// Gives everything back; the content is gone.
     pub(crate) fn unpopulate(&mut self, supply: &Supply<'_>) {
-        for part in self.parts.drain(..) {
+        for part in core::mem::take(&mut self.parts) {
             match part {
                 Part::Never(_) => {}
-                Part::Frames(run) => give_frames(supply, run),
+                Part::Frames(run) => self.give_frames(supply, run),
                 Part::Slots(slots) => {
                     supply
                         .backup
@@ -305,17 +228,53 @@ impl Tt {
                 }
             }
         }
+        if let Some(backup) = supply.backup {
+            backup.unprepare(core::mem::take(&mut self.prepared));
+        }
+    }
+
+    fn give_frames(&self, supply: &Supply<'_>, run: FrameRun<Dirty>) {
+        let pages = run.pages();
+        supply.pool.give(run);
+        supply.budget.uncharge(pages, self.client.as_ref());
     }
 
     /// The invariants of the type.
-    pub(crate) fn check(&self) -> core::result::Result<(), String> {
+    pub(crate) fn check(&self, has_backup: bool, runs_are_free: bool) -> Result<(), String> {
+        let id = self.object;
         let sum: u64 = self.parts.iter().map(|p| p.pages().get()).sum();
         if !self.parts.is_empty() && sum != self.pages.get() {
             return Err(format!(
-                "I-05: object {} has {} pages, its parts {sum}",
-                self.object,
+                "I-05: object {id} has {} pages, its parts {sum}",
                 self.pages.get()
             ));
+        }
+        let most = self.pages.get().div_ceil(RUN_PAGES);
+        if runs_are_free && self.parts.len() as u64 > most {
+            return Err(format!(
+                "I-25: object {id} has {} runs, {most} would do",
+                self.parts.len()
+            ));
+        }
+        if has_backup && !self.is_empty() && self.prepared < self.parts.len() {
+            return Err(format!(
+                "I-66: object {id} has {} parts, the backup is prepared for {}",
+                self.parts.len(),
+                self.prepared
+            ));
+        }
+        for part in &self.parts {
+            match part {
+                Part::Frames(run) if run.kind().mode != self.mode => {
+                    let (found, wanted) = (run.kind().mode, self.mode);
+                    return Err(format!("I-23: object {id} is {wanted}, a run {found}"));
+                }
+                Part::Slots(slots) if slots.tag().object != id => {
+                    let other = slots.tag().object;
+                    return Err(format!("I-59: object {id} holds slots of {other}"));
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -323,21 +282,4 @@ impl Tt {
 
 fn index(page: u64) -> usize {
     usize::try_from(page).expect("populated pages are countable")
-}
-
-fn take_frames(supply: &Supply<'_>, pages: PageCount) -> Result<FrameRun> {
-    if (supply.fault)(Site::Frames) {
-        return Err(Error::NoMemory { wanted: pages });
-    }
-    supply.budget.charge(pages)?;
-    supply
-        .source
-        .take(pages)
-        .inspect_err(|_| supply.budget.uncharge(pages))
-}
-
-fn give_frames(supply: &Supply<'_>, run: FrameRun) {
-    let pages = run.pages();
-    supply.source.give(run);
-    supply.budget.uncharge(pages);
 }

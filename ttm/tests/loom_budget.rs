@@ -16,10 +16,10 @@ fn charges_never_exceed_the_limit() {
         let run = {
             let budget = Arc::clone(&budget);
             move || {
-                let charged = budget.charge(pages(2)).is_ok();
+                let charged = budget.charge(pages(2), None).is_ok();
                 if charged {
                     assert!(budget.used() >= pages(2) && budget.used() <= pages(3));
-                    budget.uncharge(pages(2));
+                    budget.uncharge(pages(2), None);
                 }
                 charged
             }

@@ -1,47 +1,47 @@
-//! Frames in a memfd.
+//! Frames in memory files of the host.
 //!
-//! ```text
-//!            take: reserve (fallocate)            give: punch a hole
-//!   a hole ────────────────────────────▶ taken ────────────────────▶ a hole
-//!                                         │  ▲
-//!            give, while the cache has room│  │take: overwrite with zeroes
-//!                                         ▼  │
-//!                                        cached
-//! ```
+//! What happens when a run is taken:
 //!
-//! An index in the file is virtual, so every run is contiguous: the space of indices is far larger
-//! than any memory, and holes cost nothing. A frame reads as zero to its new owner because its
-//! page is fresh, or was overwritten just before (I-14).
+//! 1. Its pages are counted against what the host has.
+//! 2. The page file of its node gives it indices, at a multiple of 2 MiB if it is that long. Where
+//!    there are several nodes, the thread prefers that node until the run is taken.
+//! 3. A multiple of 2 MiB is tried with huge pages, see [`HugePages`].
+//! 4. The rest is reserved with small pages. From here on an access never meets a missing page.
+//!
+//! A frame reads as zero to its new owner because its page is fresh (I-14). When the run, or a part
+//! of it, comes back, its pages become holes and their memory is the system's again.
+
+mod huge;
+mod nodes;
+mod page_file;
+
+pub use huge::{HugeCounts, HugePages};
+pub(crate) use page_file::{memfd, punch, reserve};
 
 use core::fmt;
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt;
 
-use placement::{Extent, PAGE_SIZE, PageCount, PageRange, Range, Request, Space};
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
-use rustix::io::Errno;
+use placement::{CacheMode, PAGE_SIZE, PageCount};
+use ttm::cache::Maintenance;
 use ttm::error::{Error, Result};
-use ttm::pages::{FrameRun, FrameSpan, Mapped, PageSource};
+use ttm::pages::{Dirty, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want, Zones};
+use ttm::sync::Arc;
 use ttm::sync::atomic::{AtomicU64, Ordering};
-use ttm::sync::{Arc, Mutex};
 
 use super::file_map::FileMap;
 
-/// Indices of the page file: 2 PiB, which no host has.
-const INDICES: PageCount = PageCount::new(1 << 39).expect("below the greatest count");
+use huge::{Collapser, Tally};
+use nodes::Nodes;
+use page_file::{PageFile, huge_memfd};
 
-/// The file grows by so many pages at a time: 1 GiB. Growing reserves nothing.
-const STEP: u64 = 1 << 18;
+/// Pages of a huge page.
+const PIECE: u64 = 512;
 
-/// Pages that are kept for reuse unless somebody asks for another number: 64 MiB.
-const CACHED: PageCount = PageCount::new(1 << 14).expect("below the greatest count");
-
-/// What cached frames are overwritten with.
+/// What frames are overwritten with.
 static ZEROES: [u8; 1 << 18] = [0; 1 << 18];
 
-/// A page source over a page file of the host.
+/// A page source over memory files of the host: one for each NUMA node.
 ///
 /// Memory is reserved before it is handed out, so running out is [`Error::NoMemory`] and an access
 /// never meets a missing page. More than the host has in memory and swap is refused; a host that
@@ -51,89 +51,118 @@ static ZEROES: [u8; 1 << 18] = [0; 1 << 18];
 ///
 /// ```
 /// use backends::host::MemfdPages;
-/// use placement::PageCount;
-/// use ttm::pages::PageSource;
+/// use placement::{CacheMode, PageCount};
+/// use ttm::pages::{PageSource, Want};
 ///
 /// # fn main() -> ttm::error::Result<()> {
 /// let pages = MemfdPages::new()?;
-/// let run = pages.take(PageCount::new(3).expect("few"))?;
-/// let mapped = pages.map(run.span())?;
+/// let run = pages.take(&Want::new(PageCount::new(3).expect("few")))?;
+/// let mapped = pages.map(run.span(), CacheMode::Cached)?;
 /// mapped.write(4096, b"frames");
 /// assert_eq!(pages.live_mappings(), 1);
 /// drop(mapped);
-///
-/// // The next owner sees zeroes, although it gets the same frames.
-/// let first = run.span().first;
-/// pages.give(run);
-/// let run = pages.take(PageCount::new(3).expect("few"))?;
-/// assert_eq!(run.span().first, first);
-/// let mut bytes = [1; 6];
-/// pages.map(run.span())?.read(4096, &mut bytes);
-/// assert_eq!(bytes, [0; 6]);
-/// pages.give(run);
+/// pages.give(run.dirtied());
+/// assert_eq!(pages.taken(), PageCount::ZERO);
+/// assert_eq!(pages.resident()?, 0);
 /// # Ok(())
 /// # }
 /// ```
 pub struct MemfdPages {
-    file: File,
-    number: u32,
-    cache_limit: u64,
+    nodes: Nodes,
+    /// The page file of each node, and after them those of huge pages, if there are any.
+    files: Vec<PageFile>,
+    collapser: Option<Collapser>,
+    tally: Tally,
     /// Pages of memory and swap that the host has.
     capacity: u64,
+    taken: AtomicU64,
     live: Arc<AtomicU64>,
-    inner: Mutex<Inner>,
-}
-
-/// # Invariants
-/// Each extent of `space` is in `granted` or in `cache`, in one of them, or in the hands of one
-/// call that is giving it back. The file is at least `file_pages` long and every page of a granted
-/// or cached extent is inside it and reserved. `cached` counts the pages in `cache`, `taken` those
-/// in `granted`.
-struct Inner {
-    space: Range,
-    granted: BTreeMap<u64, Extent>,
-    cache: BTreeMap<u64, Vec<Extent>>,
-    cached: u64,
-    taken: u64,
-    file_pages: u64,
 }
 
 impl MemfdPages {
-    /// A page file with number 0 that keeps up to 64 MiB of freed frames for reuse.
+    /// Page files for the nodes of this machine, huge pages made of ordinary memory.
     ///
     /// # Errors
-    /// [`Error::Backend`] if the host gives no memfd.
+    /// [`Error::Backend`] if the host gives no memfd, or no addresses.
     pub fn new() -> Result<Self> {
-        Self::with_cache(0, CACHED)
+        Self::on(Nodes::of_host())
     }
 
-    /// A page file with a number, which keeps up to `cache` pages for reuse.
+    /// The same for `nodes` nodes, whether the machine has them or not; at least one.
+    ///
+    /// A run for a node that does not exist comes from wherever the kernel likes: this is for
+    /// finding out what a program does with several nodes, not how fast it does it.
     ///
     /// # Errors
-    /// [`Error::Backend`] if the host gives no memfd.
-    pub fn with_cache(number: u32, cache: PageCount) -> Result<Self> {
-        let file = memfd("ttm frames").map_err(|e| Error::Backend(e.into()))?;
+    /// Those of [`MemfdPages::new`].
+    pub fn with_nodes(nodes: u8) -> Result<Self> {
+        Self::on(Nodes::pretended(nodes))
+    }
+
+    fn on(nodes: Nodes) -> Result<Self> {
+        let file = |node: u8| {
+            let file = memfd("ttm frames").map_err(|e| Error::Backend(e.into()))?;
+            Ok(PageFile::new(file, u32::from(node), node))
+        };
+        let files = (0..nodes.count()).map(file).collect::<Result<_>>()?;
         Ok(Self {
-            file,
-            number,
-            cache_limit: cache.get(),
+            nodes,
+            files,
+            collapser: Some(Collapser::new().map_err(|e| Error::Backend(e.into()))?),
+            tally: Tally::default(),
             capacity: host_pages(),
+            taken: AtomicU64::new(0),
             live: Arc::new(AtomicU64::new(0)),
-            inner: Mutex::new(Inner {
-                space: Range::new(INDICES),
-                granted: BTreeMap::new(),
-                cache: BTreeMap::new(),
-                cached: 0,
-                taken: 0,
-                file_pages: 0,
-            }),
         })
     }
 
-    /// The page file. Its frames belong to whoever took them.
+    /// Comes by huge pages in another way.
+    ///
+    /// ```
+    /// use backends::host::{HugePages, MemfdPages};
+    ///
+    /// # fn main() -> ttm::error::Result<()> {
+    /// let pages = MemfdPages::new()?.huge_pages(HugePages::Never)?;
+    /// assert_eq!(pages.huge_counts().got, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`MemfdPages::new`]. A kernel that has no files of huge pages is none: then
+    /// [`HugePages::Hugetlb`] is [`HugePages::Collapse`].
+    ///
+    /// # Panics
+    /// If frames are out.
+    pub fn huge_pages(mut self, how: HugePages) -> Result<Self> {
+        assert_eq!(self.taken(), PageCount::ZERO, "frames are out");
+        let nodes = self.nodes.count();
+        self.files.truncate(usize::from(nodes));
+        let refused = |error: std::io::Error| Error::Backend(error.into());
+        self.collapser = match how {
+            HugePages::Never => None,
+            HugePages::Collapse | HugePages::Hugetlb => Some(Collapser::new().map_err(refused)?),
+        };
+        if how == HugePages::Hugetlb {
+            for node in 0..nodes {
+                let number = u32::from(nodes) + u32::from(node);
+                if let Some(file) = huge_memfd("ttm huge frames").map_err(refused)? {
+                    self.files.push(PageFile::new(file, number, node));
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    /// The page file of the first node. Its frames belong to whoever took them.
     #[must_use]
     pub fn file(&self) -> &File {
-        &self.file
+        self.files[0].file()
+    }
+
+    /// All page files, as [`FrameSpan::file`] numbers them.
+    pub fn files(&self) -> impl ExactSizeIterator<Item = &File> {
+        self.files.iter().map(PageFile::file)
     }
 
     /// How many mappings of frames are alive.
@@ -142,191 +171,194 @@ impl MemfdPages {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// Frames that are kept for reuse, apart from those that are taken.
+    /// What became of wishes for huge pages.
     #[must_use]
-    pub fn cached(&self) -> PageCount {
-        PageCount::new(self.inner.lock().cached).expect("part of the space")
+    pub fn huge_counts(&self) -> HugeCounts {
+        self.tally.counts()
     }
 
-    /// Gives all cached frames back to the host.
-    pub fn trim(&self) {
-        let cache = {
-            let mut inner = self.inner.lock();
-            inner.cached = 0;
-            core::mem::take(&mut inner.cache)
-        };
-        for extent in cache.into_values().flatten() {
-            self.release(extent);
-        }
+    /// Bytes of memory or swap that the kernel holds for all page files.
+    ///
+    /// More than is [`taken`](PageSource::taken) while somebody has half of a huge page whose other
+    /// half came back.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] if the host does not say.
+    pub fn resident(&self) -> Result<u64> {
+        let each = self.files.iter().map(PageFile::resident);
+        each.sum::<std::io::Result<u64>>()
+            .map_err(|error| Error::Backend(error.into()))
     }
 
-    /// A cached run of that size, its content still that of its last owner.
-    fn take_cached(&self, pages: PageCount) -> Option<Extent> {
-        let mut inner = self.inner.lock();
-        let extent = inner.cache.get_mut(&pages.get())?.pop()?;
-        inner.cached -= pages.get();
-        Some(extent)
+    /// The file of huge pages that were set aside, for a node.
+    fn huge_file(&self, node: u8) -> Option<&PageFile> {
+        self.files
+            .get(usize::from(self.nodes.count()) + usize::from(node))
     }
 
-    /// A run that was a hole, reserved.
-    fn take_fresh(&self, pages: PageCount) -> Result<Extent> {
-        let extent = {
-            let mut inner = self.inner.lock();
+    fn is_huge_file(&self, number: u32) -> bool {
+        number >= u32::from(self.nodes.count())
+    }
+
+    /// The file that all frames of `span` are out of, as part of one run.
+    fn file_of(&self, span: FrameSpan) -> Option<&PageFile> {
+        let file = self.files.get(usize::try_from(span.file).ok()?)?;
+        file.has(span).then_some(file)
+    }
+
+    /// Counts `pages` as taken, if the host can have so many.
+    fn charge(&self, pages: PageCount) -> Result<()> {
+        // Relaxed: the count guards nothing but itself.
+        let more = |taken: u64| {
             // The host would rather kill somebody than refuse what it can never have.
-            if pages.get() > self.capacity.saturating_sub(inner.taken) {
-                return Err(Error::NoMemory { wanted: pages });
-            }
-            let extents = inner
-                .space
-                .take(&Request::new(pages))
-                .map_err(|_| Error::NoMemory { wanted: pages })?;
-            let extent = extents[0];
-            if let Err(error) = inner.grow(&self.file, extent.range().end()) {
-                inner.space.give(extent);
-                return Err(Error::Backend(error.into()));
-            }
-            extent
+            let taken = taken.checked_add(pages.get())?;
+            (taken <= self.capacity).then_some(taken)
         };
-        let mut reserved = reserve(&self.file, extent.range());
-        if reserved.is_err() {
-            self.trim();
-            reserved = reserve(&self.file, extent.range());
-        }
-        match reserved {
-            Ok(()) => Ok(extent),
-            Err(error) => {
-                self.inner.lock().space.give(extent);
-                Err(out_of_memory(error, pages))
+        self.taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .map(drop)
+            .map_err(|_| Error::no_memory(pages))
+    }
+
+    fn uncharge(&self, pages: PageCount) {
+        self.taken.fetch_sub(pages.get(), Ordering::Relaxed);
+    }
+
+    fn take_on(&self, node: u8, pages: PageCount) -> Result<FrameRun> {
+        let wants_huge = pages.get().is_multiple_of(PIECE);
+        let pieces = pages.get() / PIECE;
+        if wants_huge && let Some(file) = self.huge_file(node) {
+            // Whatever the reason, there is another way.
+            if let Ok(run) = file.take(pages, |_, _| true) {
+                self.tally.add(pieces, pieces, 0);
+                return Ok(run);
             }
+        }
+        self.files[usize::from(node)].take(pages, |file, range| match &self.collapser {
+            _ if !wants_huge => false,
+            Some(collapser) => collapser.fill(file, range, &self.tally),
+            None => {
+                self.tally.add(pieces, 0, 0);
+                false
+            }
+        })
+    }
+
+    fn map_part(&self, file: &PageFile, span: FrameSpan) -> Result<Mapped> {
+        // Only whole pages of a file can be mapped.
+        let (lead, pages) = if self.is_huge_file(span.file) {
+            let lead = span.first % PIECE;
+            (lead, (lead + span.pages.get()).next_multiple_of(PIECE))
+        } else {
+            (0, span.pages.get())
+        };
+        let bytes = |pages: u64| {
+            usize::try_from(pages * PAGE_SIZE)
+                .map_err(|_| Error::Invalid("the run is longer than the address space"))
+        };
+        let offset = (span.first - lead) * PAGE_SIZE;
+        let map = FileMap::populated(file.file(), offset, bytes(pages)?, &self.live)
+            .map_err(|error| Error::Backend(error.into()))?;
+        if pages == span.pages.get() {
+            return Ok(map.into_mapped());
+        }
+        Ok(Arc::new(map).part(bytes(lead)?, bytes(span.pages.get())?))
+    }
+}
+
+impl PageSource for MemfdPages {
+    fn offers(&self) -> Offers {
+        Offers {
+            nodes: self.nodes.count(),
+            ..Offers::ordinary(PageCount::new(self.capacity).unwrap_or(PageCount::MAX))
         }
     }
 
-    /// Overwrites a cached run with zeroes.
-    fn zero(&self, extent: Extent) -> io::Result<()> {
-        #[cfg(feature = "plant")]
-        if ttm::plant::is(ttm::plant::Defect::SkippedZeroing) {
+    fn take(&self, want: &Want) -> Result<FrameRun> {
+        let (pages, kind) = (want.pages, want.kind);
+        if pages.is_zero() {
+            return Err(Error::Invalid("a run of frames has at least one page"));
+        }
+        if !Zones::NORMAL.has(kind.zone) {
+            return Err(Error::Unsupported(
+                "a process does not know the real addresses of its memory, so there is no zone but \
+                 the normal one; a kernel driver could tell them",
+            ));
+        }
+        if kind.node >= self.nodes.count() {
+            return Err(Error::Unsupported(
+                "the host has no such NUMA node; the offers say how many it has",
+            ));
+        }
+        self.charge(pages)?;
+        self.nodes
+            .prefer(kind.node, || self.take_on(kind.node, pages))
+            .inspect_err(|_| self.uncharge(pages))
+    }
+
+    /// # Panics
+    /// If the frames are not ones that this source gave out, or came back already.
+    fn give(&self, run: FrameRun<Dirty>) {
+        let span = run.span();
+        let file = self.files.get(span.file as usize);
+        let given = file.is_some_and(|file| file.give(span));
+        assert!(given, "{span:?} was not taken here, or is back already");
+        self.uncharge(span.pages);
+    }
+
+    fn zero(&self, span: FrameSpan, mode: CacheMode) -> Result<()> {
+        let file = self.files.get(span.file as usize);
+        let file = file.ok_or(Error::Invalid("no page file has that number"))?;
+        if self.is_huge_file(span.file) {
+            // Files of huge pages cannot be written to.
+            let mapped = self.map(span, mode)?;
+            mapped.zero(0, mapped.len());
             return Ok(());
         }
-        let mut at = extent.start() * PAGE_SIZE;
-        let mut left = extent.pages().bytes();
+        let mut at = span.first * PAGE_SIZE;
+        let mut left = span.pages.bytes();
         while left > 0 {
             let part = left.min(ZEROES.len() as u64);
-            self.file.write_all_at(&ZEROES[..part as usize], at)?;
+            file.file()
+                .write_all_at(&ZEROES[..part as usize], at)
+                .map_err(|error| Error::Backend(error.into()))?;
             at += part;
             left -= part;
         }
         Ok(())
     }
 
-    /// Gives a run back to the host: its content first, then its indices.
-    fn release(&self, extent: Extent) {
-        // A hole in an unsealed memfd fails only for arguments that this type never makes.
-        punch(&self.file, extent.range()).expect("a page file can have holes");
-        self.inner.lock().space.give(extent);
-    }
-}
-
-impl Inner {
-    /// Makes the file at least `end` pages long.
-    fn grow(&mut self, file: &File, end: u64) -> io::Result<()> {
-        if end > self.file_pages {
-            let pages = end.next_multiple_of(STEP);
-            rustix::fs::ftruncate(file, pages * PAGE_SIZE)?;
-            self.file_pages = pages;
-        }
-        Ok(())
-    }
-
-    /// Whether all frames of `span` belong to one owner.
-    fn is_granted(&self, span: FrameSpan) -> bool {
-        let Some(wanted) = PageRange::at(span.first, span.pages) else {
-            return false;
-        };
-        let before = self.granted.range(..=span.first).next_back();
-        before.is_some_and(|(_, extent)| extent.range().contains_range(&wanted))
-    }
-}
-
-impl PageSource for MemfdPages {
-    fn take(&self, pages: PageCount) -> Result<FrameRun> {
-        if pages.is_zero() {
-            return Err(Error::Invalid("a run of frames has at least one page"));
-        }
-        let extent = match self.take_cached(pages) {
-            Some(extent) => match self.zero(extent) {
-                Ok(()) => extent,
-                Err(error) => {
-                    self.release(extent);
-                    return Err(Error::Backend(error.into()));
-                }
-            },
-            None => self.take_fresh(pages)?,
-        };
-        let mut inner = self.inner.lock();
-        inner.granted.insert(extent.start(), extent);
-        inner.taken += pages.get();
-        drop(inner);
-        Ok(FrameRun::new(FrameSpan {
-            file: self.number,
-            first: extent.start(),
-            pages,
-        }))
-    }
-
-    /// # Panics
-    /// If the run is not one that this source gave out, whole.
-    fn give(&self, run: FrameRun) {
-        let span = run.span();
-        let dirty = {
-            let mut inner = self.inner.lock();
-            let extent = inner.granted.remove(&span.first);
-            let extent = extent
-                .filter(|e| e.pages() == span.pages && span.file == self.number)
-                .unwrap_or_else(|| panic!("{span:?} was not taken here"));
-            inner.taken -= span.pages.get();
-            if inner.cached + span.pages.get() <= self.cache_limit {
-                inner.cached += span.pages.get();
-                let same = inner.cache.entry(span.pages.get()).or_default();
-                same.push(extent);
-                None
-            } else {
-                Some(extent)
-            }
-        };
-        if let Some(extent) = dirty {
-            self.release(extent);
-        }
-    }
-
     /// # Errors
     /// [`Error::Invalid`] for frames that nobody has taken, or that two have;
     /// [`Error::Backend`] if the host refuses the mapping.
-    fn map(&self, span: FrameSpan) -> Result<Mapped> {
-        if span.file != self.number || span.pages.is_zero() || !self.inner.lock().is_granted(span) {
-            return Err(Error::Invalid(
+    fn map(&self, span: FrameSpan, _: CacheMode) -> Result<Mapped> {
+        match self.file_of(span) {
+            Some(file) => self.map_part(file, span),
+            None => Err(Error::Invalid(
                 "only frames of one run that is taken are mapped",
-            ));
+            )),
         }
-        let len = usize::try_from(span.pages.bytes())
-            .map_err(|_| Error::Invalid("the run is longer than the address space"))?;
-        FileMap::populated(&self.file, span.first * PAGE_SIZE, len, &self.live)
-            .map(FileMap::into_mapped)
-            .map_err(|error| Error::Backend(error.into()))
+    }
+
+    fn switch(&self, _: &[FrameSpan], _: CacheMode, _: CacheMode) -> Result<()> {
+        Err(Error::Unsupported(
+            "ordinary memory of a process is cached, and only a kernel driver can change that",
+        ))
+    }
+
+    fn maintain(&self, _: FrameSpan, _: Maintenance) {
+        // Every device of the host that reaches ordinary memory snoops the caches.
     }
 
     fn taken(&self) -> PageCount {
-        PageCount::new(self.inner.lock().taken).expect("part of the space")
+        let taken = self.taken.load(Ordering::Relaxed);
+        PageCount::new(taken).expect("within the capacity")
     }
 }
 
 impl fmt::Debug for MemfdPages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "MemfdPages({} taken, {} cached)",
-            self.taken(),
-            self.cached()
-        )
+        write!(f, "MemfdPages({} taken)", self.taken())
     }
 }
 
@@ -335,40 +367,4 @@ fn host_pages() -> u64 {
     let info = rustix::system::sysinfo();
     let units = info.totalram.saturating_add(info.totalswap);
     units.saturating_mul(u64::from(info.mem_unit)) / PAGE_SIZE
-}
-
-fn out_of_memory(error: Errno, wanted: PageCount) -> Error {
-    match error {
-        Errno::NOSPC | Errno::NOMEM | Errno::FBIG | Errno::DQUOT => Error::NoMemory { wanted },
-        other => Error::Backend(io::Error::from(other).into()),
-    }
-}
-
-/// An empty memory file that never shrinks and that no executed program inherits.
-pub(crate) fn memfd(name: &str) -> io::Result<File> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let fd = rustix::fs::memfd_create(name, flags)?;
-    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK)?;
-    Ok(File::from(fd))
-}
-
-/// Makes sure that the pages of a file have memory (or disk) behind them; all or none.
-pub(crate) fn reserve(file: &File, pages: PageRange) -> Result<(), Errno> {
-    allocate(file, FallocateFlags::empty(), pages)
-}
-
-/// Gives the memory (or disk) behind pages of a file back; they read as zero from now on.
-pub(crate) fn punch(file: &File, pages: PageRange) -> Result<(), Errno> {
-    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    allocate(file, hole, pages)
-}
-
-fn allocate(file: &File, how: FallocateFlags, pages: PageRange) -> Result<(), Errno> {
-    let (offset, len) = (pages.start() * PAGE_SIZE, pages.len().bytes());
-    loop {
-        match rustix::fs::fallocate(file, how, offset, len) {
-            Err(Errno::INTR) => {}
-            other => return other,
-        }
-    }
 }

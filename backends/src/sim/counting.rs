@@ -1,8 +1,9 @@
 //! Frames that are only counted.
 
-use placement::PageCount;
+use placement::{CacheMode, PageCount};
+use ttm::cache::Maintenance;
 use ttm::error::{Error, Result};
-use ttm::pages::{FrameRun, FrameSpan, Mapped, PageSource};
+use ttm::pages::{Dirty, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want, Zone};
 use ttm::sync::atomic::{AtomicU64, Ordering};
 
 /// A page source without memory, for simulations larger than the machine. It never runs out; the
@@ -24,25 +25,42 @@ impl CountingPages {
 }
 
 impl PageSource for CountingPages {
-    fn take(&self, pages: PageCount) -> Result<FrameRun> {
-        // Relaxed: only counts.
-        self.taken.fetch_add(pages.get(), Ordering::Relaxed);
-        Ok(FrameRun::new(FrameSpan {
-            file: 0,
-            first: self.next.fetch_add(pages.get(), Ordering::Relaxed),
-            pages,
-        }))
+    fn offers(&self) -> Offers {
+        Offers::ordinary(PageCount::MAX)
     }
 
-    fn give(&self, run: FrameRun) {
+    fn take(&self, want: &Want) -> Result<FrameRun> {
+        let pages = want.pages;
+        // Relaxed: only counts.
+        self.taken.fetch_add(pages.get(), Ordering::Relaxed);
+        let first = self.next.fetch_add(pages.get(), Ordering::Relaxed);
+        let span = FrameSpan {
+            file: 0,
+            first,
+            pages,
+        };
+        Ok(FrameRun::fresh(span, Zone::Normal, 0, first))
+    }
+
+    fn give(&self, run: FrameRun<Dirty>) {
         self.taken.fetch_sub(run.pages().get(), Ordering::Relaxed);
     }
 
-    fn map(&self, _: FrameSpan) -> Result<Mapped> {
+    fn zero(&self, _: FrameSpan, _: CacheMode) -> Result<()> {
+        Ok(())
+    }
+
+    fn map(&self, _: FrameSpan, _: CacheMode) -> Result<Mapped> {
         Err(Error::Unsupported(
             "these frames have no content; make the device with GpuConfig::contents",
         ))
     }
+
+    fn switch(&self, _: &[FrameSpan], _: CacheMode, _: CacheMode) -> Result<()> {
+        Ok(())
+    }
+
+    fn maintain(&self, _: FrameSpan, _: Maintenance) {}
 
     fn taken(&self) -> PageCount {
         PageCount::new(self.taken.load(Ordering::Relaxed)).unwrap_or(PageCount::MAX)

@@ -144,7 +144,7 @@ impl Driver for SimDriver {
 
 #[cfg(test)]
 mod tests {
-    use placement::{PageCount, PageRange};
+    use placement::{CacheMode, PageCount, PageRange};
     use ttm::trace::Reason;
 
     use super::*;
@@ -161,6 +161,7 @@ mod tests {
             range: PageRange::EMPTY,
             priority: 0,
             pinned: false,
+            mode: CacheMode::Cached,
             advice,
         }
     }

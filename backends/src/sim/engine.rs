@@ -1,10 +1,12 @@
 //! Copy engines.
 
+use core::ops::Deref;
+
 use placement::{PAGE_SIZE, PageCount, PageRange};
 use ttm::driver::{CopyEngine, CopyJob, Side};
 use ttm::error::{Error, Result};
 use ttm::fence::{Fence, FenceError};
-use ttm::pages::Mapped;
+use ttm::pages::{FrameSpan, Mapped};
 use ttm::sync::Arc;
 
 use super::gpu::{Core, Inner};
@@ -73,8 +75,37 @@ pub(super) fn pages_of(core: &Core, side: &Side) -> Result<Option<u64>> {
     }
 }
 
+/// The device's view of a side, while a job uses it.
+pub(super) struct Views<'a> {
+    core: &'a Core,
+    maps: Vec<Mapped>,
+    frames: Vec<FrameSpan>,
+}
+
+impl Deref for Views<'_> {
+    type Target = [Mapped];
+
+    fn deref(&self) -> &[Mapped] {
+        &self.maps
+    }
+}
+
+impl Drop for Views<'_> {
+    fn drop(&mut self) {
+        if let Some(memory) = self.core.memory() {
+            self.frames
+                .iter()
+                .for_each(|span| memory.device_ends(*span));
+        }
+    }
+}
+
 /// The device's view of the first `pages` pages of a side; `None` for zeroes.
-pub(super) fn views(core: &Core, side: &Side, pages: PageCount) -> Result<Option<Vec<Mapped>>> {
+pub(super) fn views<'a>(
+    core: &'a Core,
+    side: &Side,
+    pages: PageCount,
+) -> Result<Option<Views<'a>>> {
     let mut left = pages.get();
     let mut part = |len: PageCount| {
         let len = len.get().min(left);
@@ -82,14 +113,22 @@ pub(super) fn views(core: &Core, side: &Side, pages: PageCount) -> Result<Option
         PageCount::new(len).expect("part of a side")
     };
     let host = |error: std::io::Error| Error::Backend(error.into());
-    let mut views = Vec::new();
+    let mut views = Views {
+        core,
+        maps: Vec::new(),
+        frames: Vec::new(),
+    };
     match side {
         Side::Zero => return Ok(None),
         Side::Frames(spans) => {
+            let memory = core
+                .memory()
+                .ok_or(Error::Invalid("these frames have no content"))?;
             for span in spans {
                 let span = span.part(0, part(span.pages));
                 if !span.pages.is_zero() {
-                    views.push(core.frames().map(span)?);
+                    views.maps.push(memory.device_begins(span)?);
+                    views.frames.push(span);
                 }
             }
         }
@@ -100,7 +139,7 @@ pub(super) fn views(core: &Core, side: &Side, pages: PageCount) -> Result<Option
                     let vram = core
                         .vram()
                         .ok_or(Error::Invalid("there is no device memory"))?;
-                    views.push(vram.view(range).map_err(host)?);
+                    views.maps.push(vram.view(range).map_err(host)?);
                 }
             }
         }

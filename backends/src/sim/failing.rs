@@ -1,16 +1,18 @@
 //! Seams that fail when they are told to.
 
-use placement::PageCount;
+use placement::{CacheMode, PageCount};
+use ttm::cache::Maintenance;
 use ttm::error::{Error, Result};
-use ttm::pages::{FrameRun, FrameSpan, Mapped, PageSource};
+use ttm::pages::{Dirty, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want};
 use ttm::sync::Arc;
 use ttm::sync::atomic::{AtomicU64, Ordering};
-use ttm::tt::{Backup, SlotRun, SlotTag};
+use ttm::tt::{Backup, Direction, SlotRun, SlotTag, Transfer, Transfers};
 
 use super::inject::{At, Inject};
 
-/// A page source with the sites `pages.take` ([`Error::NoMemory`]) and `pages.map`
-/// ([`Error::Backend`]).
+/// A page source with the sites `pages.take` ([`Error::NoMemory`]), `pages.zero`, `pages.map` and
+/// `pages.switch` ([`Error::Backend`]), and `cache.skip-clean` and `cache.skip-invalidate`: that
+/// part of the maintenance is not done, and nobody is told.
 pub struct FailingPages {
     inner: Arc<dyn PageSource>,
     inject: Arc<Inject>,
@@ -25,24 +27,57 @@ impl FailingPages {
 }
 
 impl PageSource for FailingPages {
-    fn take(&self, pages: PageCount) -> Result<FrameRun> {
-        if self.inject.fails(At::PAGES_TAKE) {
-            return Err(Error::NoMemory { wanted: pages });
-        }
-        self.inner.take(pages)
+    fn offers(&self) -> Offers {
+        self.inner.offers()
     }
 
-    fn give(&self, run: FrameRun) {
+    fn take(&self, want: &Want) -> Result<FrameRun> {
+        if self.inject.fails(At::PAGES_TAKE) {
+            return Err(Error::no_memory(want.pages));
+        }
+        self.inner.take(want)
+    }
+
+    fn give(&self, run: FrameRun<Dirty>) {
         self.inner.give(run);
     }
 
-    fn map(&self, span: FrameSpan) -> Result<Mapped> {
+    fn zero(&self, span: FrameSpan, mode: CacheMode) -> Result<()> {
+        if self.inject.fails(At::PAGES_ZERO) {
+            return Err(Error::Backend(
+                "zeroing was made to fail (pages.zero)".into(),
+            ));
+        }
+        self.inner.zero(span, mode)
+    }
+
+    fn map(&self, span: FrameSpan, mode: CacheMode) -> Result<Mapped> {
         if self.inject.fails(At::PAGES_MAP) {
             return Err(Error::Backend(
                 "a mapping was made to fail (pages.map)".into(),
             ));
         }
-        self.inner.map(span)
+        self.inner.map(span, mode)
+    }
+
+    fn switch(&self, spans: &[FrameSpan], from: CacheMode, to: CacheMode) -> Result<()> {
+        if self.inject.fails(At::PAGES_SWITCH) {
+            return Err(Error::Backend(
+                "a cache switch was made to fail (pages.switch)".into(),
+            ));
+        }
+        self.inner.switch(spans, from, to)
+    }
+
+    fn maintain(&self, span: FrameSpan, what: Maintenance) {
+        let cleans = what != Maintenance::Invalidate && !self.inject.fails(At::CACHE_SKIP_CLEAN);
+        let drops = what != Maintenance::Clean && !self.inject.fails(At::CACHE_SKIP_INVALIDATE);
+        match (cleans, drops) {
+            (true, true) => self.inner.maintain(span, Maintenance::Flush),
+            (true, false) => self.inner.maintain(span, Maintenance::Clean),
+            (false, true) => self.inner.maintain(span, Maintenance::Invalidate),
+            (false, false) => {}
+        }
     }
 
     fn taken(&self) -> PageCount {
@@ -50,8 +85,9 @@ impl PageSource for FailingPages {
     }
 }
 
-/// A backup with the sites `backup.store`, `backup.load` (both [`Error::Backup`]) and
-/// `backup.flip` (data with one bit flipped, and no error).
+/// A backup with the sites `backup.prepare` ([`Error::NoMemory`]), `backup.full`, `backup.store`,
+/// `backup.load` (all three [`Error::Backup`]) and `backup.flip` (data with one bit flipped, and no
+/// error).
 pub struct FailingBackup {
     inner: Arc<dyn Backup>,
     inject: Arc<Inject>,
@@ -71,30 +107,35 @@ impl FailingBackup {
 }
 
 impl Backup for FailingBackup {
-    fn store(&self, tag: SlotTag, from: &Mapped) -> Result<SlotRun> {
-        if self.inject.fails(At::BACKUP_STORE) {
-            return Err(Error::Backup(
-                "a store was made to fail (backup.store)".into(),
-            ));
+    fn prepare(&self, runs: usize) -> Result<()> {
+        if self.inject.fails(At::BACKUP_PREPARE) {
+            return Err(Error::no_memory(PageCount::ZERO));
         }
-        self.inner.store(tag, from)
+        self.inner.prepare(runs)
     }
 
-    fn load(&self, slots: &SlotRun, tag: SlotTag, into: &Mapped) -> Result<()> {
-        if self.inject.fails(At::BACKUP_LOAD) {
+    fn unprepare(&self, runs: usize) {
+        self.inner.unprepare(runs);
+    }
+
+    fn take(&self, pages: PageCount, tag: SlotTag) -> Result<SlotRun> {
+        if self.inject.fails(At::BACKUP_FULL) {
             return Err(Error::Backup(
-                "a load was made to fail (backup.load)".into(),
+                "is full: it was made so (backup.full)".into(),
             ));
         }
-        self.inner.load(slots, tag, into)?;
-        if self.inject.fails(At::BACKUP_FLIP) {
-            let n = self.flips.fetch_add(1, Ordering::Relaxed);
-            let at = (n.wrapping_mul(4099) as usize) % into.len();
-            let mut byte = [0];
-            into.read(at, &mut byte);
-            into.write(at, &[byte[0] ^ (1 << (n % 8))]);
-        }
-        Ok(())
+        self.inner.take(pages, tag)
+    }
+
+    fn transfer(&self, direction: Direction, work: &mut dyn Transfers) {
+        self.inner.transfer(
+            direction,
+            &mut Spoiled {
+                direction,
+                backup: self,
+                work,
+            },
+        );
     }
 
     fn discard(&self, slots: SlotRun) {
@@ -107,5 +148,44 @@ impl Backup for FailingBackup {
 
     fn used(&self) -> PageCount {
         self.inner.used()
+    }
+}
+
+/// Lets transfers through, and spoils what became of some.
+struct Spoiled<'a> {
+    direction: Direction,
+    backup: &'a FailingBackup,
+    work: &'a mut dyn Transfers,
+}
+
+impl Transfers for Spoiled<'_> {
+    fn next(&mut self) -> Option<Transfer> {
+        self.work.next()
+    }
+
+    fn done(&mut self, transfer: Transfer, result: Result<()>) {
+        let inject = &self.backup.inject;
+        let (site, what) = match self.direction {
+            Direction::Out => (
+                At::BACKUP_STORE,
+                "cannot store: it was made to fail (backup.store)",
+            ),
+            Direction::In => (
+                At::BACKUP_LOAD,
+                "cannot load: it was made to fail (backup.load)",
+            ),
+        };
+        let result = match inject.fails(site) {
+            true => Err(Error::Backup(what.into())),
+            false => result,
+        };
+        if self.direction == Direction::In && result.is_ok() && inject.fails(At::BACKUP_FLIP) {
+            let n = self.backup.flips.fetch_add(1, Ordering::Relaxed);
+            let at = (n.wrapping_mul(4099) as usize) % transfer.memory.len();
+            let mut byte = [0];
+            transfer.memory.read(at, &mut byte);
+            transfer.memory.write(at, &[byte[0] ^ (1 << (n % 8))]);
+        }
+        self.work.done(transfer, result);
     }
 }

@@ -9,19 +9,22 @@ use ttm::clock::Clock;
 use ttm::driver::CopyEngine;
 use ttm::error::{Error, Result};
 use ttm::fence::{FenceError, Timeline};
-use ttm::pages::PageSource;
+use ttm::pages::{FrameSpan, PageSource};
 use ttm::resource::Region;
 use ttm::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ttm::sync::{Arc, Mutex, Weak};
 
-use crate::host::{MemfdPages, wall_clock};
+use crate::host::wall_clock;
 
+use super::cache::CacheCounts;
 use super::clock::VirtualClock;
 use super::counting::CountingPages;
 use super::engine::Engine;
 use super::failing::FailingPages;
 use super::inject::Inject;
 use super::lane::Lane;
+use super::memory::SimMemory;
+use super::pages::SimPages;
 use super::queue::Queue;
 use super::timer::Timer;
 use super::vram::{Vram, Window};
@@ -74,6 +77,8 @@ pub struct GpuConfig {
     pub aperture: PageCount,
     /// System memory that goes with it: a hint for the limit of whoever makes the manager.
     pub system: PageCount,
+    /// The system memory around it: its addresses, its nodes, and the CPU's caches.
+    pub memory: SimMemory,
     /// Its copy engines, numbered in this order.
     pub engines: Vec<EngineConfig>,
     /// How fast each of its queues runs kernels.
@@ -92,6 +97,7 @@ impl GpuConfig {
             vram,
             aperture: vram,
             system: PageCount::new(vram.get().saturating_mul(2)).unwrap_or(PageCount::MAX),
+            memory: SimMemory::default(),
             engines: vec![EngineConfig::default()],
             queue: EngineConfig {
                 bytes_per_second: 200_000_000_000,
@@ -146,6 +152,8 @@ pub(super) struct Core {
     clock: Arc<dyn Clock>,
     inject: Arc<Inject>,
     vram: Option<Vram>,
+    /// System memory, if it has content.
+    memory: Option<Arc<SimPages>>,
     frames: Arc<dyn PageSource>,
     lost: AtomicBool,
     timelines: AtomicU64,
@@ -158,7 +166,8 @@ impl Gpu {
     /// A device that works until its [`inject`](Gpu::inject) is told otherwise.
     ///
     /// # Errors
-    /// [`Error::Backend`] if the host gives no memory files or threads.
+    /// [`Error::Backend`] if the host gives no memory files or threads; [`Error::Invalid`] for a
+    /// [`SimMemory`] that cannot be.
     pub fn new(config: GpuConfig, clock: SimClock) -> Result<Self> {
         Self::with_inject(config, clock, Inject::new())
     }
@@ -166,16 +175,19 @@ impl Gpu {
     /// A device whose failures are told by `inject`.
     ///
     /// # Errors
-    /// [`Error::Backend`] if the host gives no memory files or threads.
+    /// [`Error::Backend`] if the host gives no memory files or threads; [`Error::Invalid`] for a
+    /// [`SimMemory`] that cannot be.
     pub fn with_inject(config: GpuConfig, clock: SimClock, inject: Arc<Inject>) -> Result<Self> {
-        let (frames, vram): (Arc<dyn PageSource>, _) = if config.contents {
-            let vram = match config.vram.is_zero() {
-                true => None,
-                false => Some(Vram::new(config.vram).map_err(|e| Error::Backend(e.into()))?),
-            };
-            (Arc::new(MemfdPages::new()?), vram)
-        } else {
-            (Arc::new(CountingPages::new()), None)
+        let vram = (config.contents && !config.vram.is_zero())
+            .then(|| Vram::new(config.vram).map_err(|error| Error::Backend(error.into())))
+            .transpose()?;
+        let memory = config
+            .contents
+            .then(|| SimPages::new(config.memory).map(Arc::new))
+            .transpose()?;
+        let frames: Arc<dyn PageSource> = match &memory {
+            Some(memory) => Arc::clone(memory) as Arc<dyn PageSource>,
+            None => Arc::new(CountingPages::new()),
         };
         let time: Arc<dyn Clock> = match &clock {
             SimClock::Virtual(clock) => Arc::clone(clock) as Arc<dyn Clock>,
@@ -185,6 +197,7 @@ impl Gpu {
             clock: time,
             inject,
             vram,
+            memory,
             frames,
             lost: AtomicBool::new(false),
             timelines: AtomicU64::new(0),
@@ -230,13 +243,31 @@ impl Gpu {
         })
     }
 
-    /// System memory that it can reach: a [`MemfdPages`], or, without contents, only counted.
-    /// Fails as the device's [`inject`](Gpu::inject) says; the device's own view of frames does
-    /// not.
+    /// System memory that it can reach, as the CPU sees it: [`SimPages`], or, without contents,
+    /// only counted. Fails as the device's [`inject`](Gpu::inject) says; the device's own view of
+    /// frames does not.
     #[must_use]
     pub fn pages(&self) -> Arc<dyn PageSource> {
         let frames = Arc::clone(&self.inner.core.frames);
         Arc::new(FailingPages::new(frames, Arc::clone(self.inject())))
+    }
+
+    /// The same memory, which never fails on command; `None` without contents.
+    #[must_use]
+    pub fn memory(&self) -> Option<&Arc<SimPages>> {
+        self.inner.core.memory.as_ref()
+    }
+
+    /// The physical address of the first byte of frames; `None` without contents.
+    #[must_use]
+    pub fn physical(&self, span: FrameSpan) -> Option<u64> {
+        self.memory().map(|memory| memory.address(span))
+    }
+
+    /// What the CPU's caches have done; nothing without a [`CacheModel`](super::CacheModel).
+    #[must_use]
+    pub fn cache_counts(&self) -> CacheCounts {
+        self.memory().map(|m| m.cache_counts()).unwrap_or_default()
     }
 
     /// Its copy engine number `n`.
@@ -402,9 +433,9 @@ impl Core {
         self.vram.as_ref()
     }
 
-    /// The device's own view of frames, which is not made to fail.
-    pub(super) fn frames(&self) -> &dyn PageSource {
-        &*self.frames
+    /// System memory, if it has content.
+    pub(super) fn memory(&self) -> Option<&SimPages> {
+        self.memory.as_deref()
     }
 
     pub(super) fn is_lost(&self) -> bool {

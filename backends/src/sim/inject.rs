@@ -44,7 +44,7 @@ const fn apart(name: &'static str, what: &'static str) -> Row {
 }
 
 /// The sites of the sim. Those of the manager come behind them, in the order of [`Site::ALL`].
-const OWN: [Row; 16] = [
+const OWN: [Row; 22] = [
     told("copy.submit", "an engine refuses a job; nothing is queued"),
     told("copy.start", "a copy fails before it touches anything"),
     told("copy.middle", "a copy fails with half of its pages written"),
@@ -72,12 +72,24 @@ const OWN: [Row; 16] = [
     apart("device.lost", "the device is lost when the job would begin"),
     told("pages.take", "frames run out"),
     told("pages.map", "the host refuses to map frames"),
+    told("pages.zero", "frames cannot be overwritten with zeroes"),
+    told("pages.switch", "frames keep their cache mode"),
     told("region.map", "the host refuses to map device memory"),
+    told("backup.prepare", "the backup has no memory for its tables"),
+    told("backup.full", "the backup has no slots"),
     told("backup.store", "the backup cannot write"),
     told("backup.load", "the backup cannot read"),
     apart(
         "backup.flip",
         "the backup returns data with one bit flipped",
+    ),
+    apart(
+        "cache.skip-clean",
+        "what the CPU wrote is silently not cleaned out of its caches",
+    ),
+    apart(
+        "cache.skip-invalidate",
+        "old lines silently stay in the CPU's caches",
     ),
 ];
 
@@ -98,10 +110,16 @@ impl At {
     pub(super) const DEVICE_LOST: Self = Self(9);
     pub(super) const PAGES_TAKE: Self = Self(10);
     pub(super) const PAGES_MAP: Self = Self(11);
-    pub(super) const REGION_MAP: Self = Self(12);
-    pub(super) const BACKUP_STORE: Self = Self(13);
-    pub(super) const BACKUP_LOAD: Self = Self(14);
-    pub(super) const BACKUP_FLIP: Self = Self(15);
+    pub(super) const PAGES_ZERO: Self = Self(12);
+    pub(super) const PAGES_SWITCH: Self = Self(13);
+    pub(super) const REGION_MAP: Self = Self(14);
+    pub(super) const BACKUP_PREPARE: Self = Self(15);
+    pub(super) const BACKUP_FULL: Self = Self(16);
+    pub(super) const BACKUP_STORE: Self = Self(17);
+    pub(super) const BACKUP_LOAD: Self = Self(18);
+    pub(super) const BACKUP_FLIP: Self = Self(19);
+    pub(super) const CACHE_SKIP_CLEAN: Self = Self(20);
+    pub(super) const CACHE_SKIP_INVALIDATE: Self = Self(21);
 }
 
 const SITES: usize = OWN.len() + Site::ALL.len();
@@ -460,10 +478,16 @@ mod tests {
             (At::DEVICE_LOST, "device.lost"),
             (At::PAGES_TAKE, "pages.take"),
             (At::PAGES_MAP, "pages.map"),
+            (At::PAGES_ZERO, "pages.zero"),
+            (At::PAGES_SWITCH, "pages.switch"),
             (At::REGION_MAP, "region.map"),
+            (At::BACKUP_PREPARE, "backup.prepare"),
+            (At::BACKUP_FULL, "backup.full"),
             (At::BACKUP_STORE, "backup.store"),
             (At::BACKUP_LOAD, "backup.load"),
             (At::BACKUP_FLIP, "backup.flip"),
+            (At::CACHE_SKIP_CLEAN, "cache.skip-clean"),
+            (At::CACHE_SKIP_INVALIDATE, "cache.skip-invalidate"),
         ];
         assert_eq!(numbers.len(), OWN.len());
         for (at, site) in numbers {

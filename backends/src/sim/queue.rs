@@ -167,7 +167,9 @@ impl Queue {
                 return Ok(());
             }
             let views = views(core, &side, pages).map_err(|_| FenceError::Failed)?;
-            kernel(&views.unwrap_or_default());
+            if let Some(views) = views {
+                kernel(&views);
+            }
             Ok(())
         };
         self.lane

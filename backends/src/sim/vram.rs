@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::io;
 
-use placement::{PAGE_SIZE, PageCount, PageRange};
+use placement::{CacheMode, PAGE_SIZE, PageCount, PageRange};
+use ttm::cache::Modes;
 use ttm::error::{Error, Result};
 use ttm::pages::Mapped;
 use ttm::resource::Region;
@@ -95,7 +96,15 @@ impl Region for Window {
         PageRange::at(0, config.aperture.min(config.vram)).expect("not more than the memory")
     }
 
-    fn map(&self, pages: PageRange) -> Result<Mapped> {
+    fn modes(&self) -> Modes {
+        Modes::all()
+    }
+
+    fn own_mode(&self) -> CacheMode {
+        CacheMode::WriteCombined
+    }
+
+    fn map(&self, pages: PageRange, _: CacheMode) -> Result<Mapped> {
         if self.core.is_lost() {
             return Err(Error::DeviceLost);
         }

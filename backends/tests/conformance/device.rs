@@ -1,4 +1,4 @@
-//! `ttm_device_test`, but for the page pools.
+//! `ttm_device_test`; its page pools are with the other pools.
 
 use backends::sim::{SimDriver, VirtualClock};
 use placement::MemType;
@@ -16,10 +16,10 @@ fn assert_new(world: &World) {
     assert!(manager.uses_frames() && manager.is_used());
     let tt = world.device.manager(MemType::TT).unwrap();
     assert!(tt.uses_frames() && tt.is_used());
-    // The work queue of the kernel is a service here: the host decides whose thread steps it.
+    // The work queue of the kernel is services here: the host decides whose thread steps it.
     let services = world.device.services();
-    assert_eq!(services.len(), 1);
-    assert_eq!(services[0].name(), "reaper");
+    let names: Vec<_> = services.iter().map(|service| service.name()).collect();
+    assert_eq!(names, ["reaper", "refill", "relief"]);
     assert_eq!(world.device.live_objects(), 0);
 }
 

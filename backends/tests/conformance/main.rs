@@ -16,6 +16,7 @@ mod support;
 
 mod bo;
 mod device;
+mod pool;
 mod resource;
 mod tt;
 mod validate;

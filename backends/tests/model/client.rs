@@ -1,7 +1,7 @@
 //! A client: it carries operations out and knows what should come of them.
 
 use backends::sim::{Checksum, Queue, SimDriver, checksum_words};
-use placement::{MemType, Place, Placement};
+use placement::{CacheMode, MemType, Place, Placement};
 use ttm::bo::{Bo, BoInfo, BulkGroup, Reserved, SharedReservation};
 use ttm::context::{CancelToken, OpContext};
 use ttm::driver::{Advice, Side};
@@ -101,9 +101,9 @@ impl<'w> Client<'w> {
     /// VRAM in the order of eviction.
     fn order(&self) -> Vec<u64> {
         let device = &self.world.device;
-        (0..4)
-            .flat_map(|p| device.eviction_order(MemType::VRAM, p))
-            .collect()
+        let needed = (0..4).flat_map(|p| device.eviction_order(MemType::VRAM, p));
+        let unneeded = device.unneeded(MemType::VRAM).into_iter();
+        unneeded.chain(needed).collect()
     }
 
     fn act(&mut self, op: &Op, order: Option<&[u64]>) -> Outcome {
@@ -140,6 +140,16 @@ impl<'w> Client<'w> {
             (Op::EvictAll { tt }, _) => self.evict_all(*tt),
             (Op::Sleep { ns }, _) => self.sleep(*ns),
             (Op::Suspend, _) => self.suspend(),
+            (Op::Prepare, _) => self.prepare(),
+            (Op::Shrink { pages: n }, _) => {
+                self.world.device.pool().scan(pages(*n));
+                Ok(())
+            }
+            (Op::Reclaim { pages: n }, _) => {
+                self.world.device.reclaim().reclaim(pages(*n), false);
+                self.hear_events();
+                Ok(())
+            }
             (Op::Limit { pages, protected }, _) => self.limit(*pages, *protected),
             (Op::Failing { site, nth, op }, _) => self.failing(SITES[*site], *nth, op),
             (_, None) => Ok(()),
@@ -229,7 +239,7 @@ impl<'w> Client<'w> {
         }
         // Pins cut memory into pieces, and pinned pages of the system are not swapped.
         let pinned = self.objects.iter().any(|o| o.pins > 0);
-        let tt_only = matches!(to, To::Tt);
+        let tt_only = matches!(to, To::Tt | To::Combined);
         !pinned && !tt_only && !matches!(to, To::DesiredVram)
     }
 
@@ -267,9 +277,13 @@ impl<'w> Client<'w> {
                 let satisfied = matches!(
                     (to, before),
                     (
-                        To::Vram | To::VramTopDown | To::DesiredVram | To::VramOrSystem,
+                        To::Vram
+                            | To::VramTopDown
+                            | To::DesiredVram
+                            | To::VramOrSystem
+                            | To::VramUncached,
                         Some(MemType::VRAM)
-                    ) | (To::System, Some(MemType::SYSTEM))
+                    ) | (To::System | To::Uncached, Some(MemType::SYSTEM))
                 );
                 if satisfied && *moved > 0 {
                     return Err(format!("I-08: needless move of object {id}"));
@@ -496,7 +510,8 @@ impl<'w> Client<'w> {
         let result = self.world.device.evict_all(mem_type, OpContext::new());
         self.hear_events();
         result.map(drop).map_err(told)?;
-        let left = self.world.device.eviction_order(mem_type, 0).len();
+        let device = &self.world.device;
+        let left = device.eviction_order(mem_type, 0).len() + device.unneeded(mem_type).len();
         let pinned = self.objects.iter().any(|o| o.pins > 0 || o.shared);
         if self.alone() && left > 0 && !pinned && !self.protected {
             return Err(format!(
@@ -634,6 +649,48 @@ impl<'w> Client<'w> {
         }
     }
 
+    /// Room is put by for a suspend, and given back. What does not fit is told, and nothing more.
+    fn prepare(&mut self) -> Outcome {
+        self.hear_events();
+        let used = self.world.device.system_budget().used();
+        let prepared = self.world.device.prepare_suspend(OpContext::new());
+        let result = match prepared {
+            Ok(prepared) => {
+                // Others have victims in hand.
+                let all = match self.alone() {
+                    true => self.world.device.check().map(drop),
+                    false => Ok(()),
+                };
+                drop(prepared);
+                all.map_err(|violation| violation.to_string())
+            }
+            Err(Error::Shortfall(_) | Error::NoMemory { .. } | Error::Busy) => Ok(()),
+            Err(error) => Err(told(error)),
+        };
+        let moved = self.moved_out();
+        self.hear_events();
+        let after = self.world.device.system_budget().used();
+        if self.alone() && after > used && !moved {
+            return Err(format!("I-65: {after} in use, {used} before"));
+        }
+        result
+    }
+
+    /// Whether something left device memory by the last call.
+    fn moved_out(&self) -> bool {
+        let events = self.world.log.events();
+        let out = |e: &Event| {
+            matches!(
+                e,
+                Event::Moved {
+                    from: Some(MemType::VRAM),
+                    ..
+                }
+            )
+        };
+        events.iter().any(out)
+    }
+
     /// The device sleeps, forgets its memory, and wakes.
     fn suspend(&mut self) -> Outcome {
         if !self.alone() {
@@ -644,7 +701,9 @@ impl<'w> Client<'w> {
         self.hear_events();
         match suspended {
             Ok(_) => {}
-            Err(Error::NoMemory { .. }) if self.objects.iter().any(|o| o.pins > 0) => {
+            Err(Error::NoMemory { .. } | Error::Shortfall(_))
+                if self.objects.iter().any(|o| o.pins > 0) =>
+            {
                 // Nothing is lost by half a suspend.
                 return self
                     .world
@@ -812,7 +871,13 @@ fn victims_in_order(events: &[Event], wanted_by: u64, order: &[u64]) -> Outcome 
             at += 1;
         }
         if at == order.len() {
-            return Err(format!("I-43: {victim} left out of turn, {order:?}"));
+            // One that had to stay in the first round may leave in the next.
+            let before = order.iter().position(|id| *id == victim);
+            let again = before.filter(|_| excused(victim));
+            let Some(again) = again else {
+                return Err(format!("I-43: {victim} left out of turn, {order:?}"));
+            };
+            at = again;
         }
         at += 1;
     }
@@ -830,6 +895,15 @@ fn placement(to: To) -> Placement {
             Placement::of(vram.desired()).with(Place::new(MemType::SYSTEM).fallback())
         }
         To::VramTopDown => Placement::of(vram.top_down()),
+        To::VramUncached => Placement::of(vram.cached(CacheMode::Uncached)),
+        To::Combined => {
+            let tt = Place::new(MemType::TT);
+            Placement::of(tt.cached(CacheMode::WriteCombined))
+        }
+        To::Uncached => {
+            let system = Place::new(MemType::SYSTEM);
+            Placement::of(system.cached(CacheMode::Uncached))
+        }
     }
 }
 

@@ -47,6 +47,7 @@ fn setup(seed: u64) -> (Setup, SimDriver) {
         swap: Some(512),
         engines: 2,
         seed,
+        sees_no_caches: random.below(4) == 0,
         ..Setup::default()
     };
     let routes = match random.below(4) {

@@ -69,6 +69,16 @@ pub(crate) enum Op {
         ns: u64,
     },
     Suspend,
+    /// Makes room for a suspend, and leaves it at that.
+    Prepare,
+    /// Gives pooled pages back.
+    Shrink {
+        pages: u64,
+    },
+    /// Swaps out on nobody's behalf.
+    Reclaim {
+        pages: u64,
+    },
     Priority {
         object: u64,
         priority: u8,
@@ -88,9 +98,14 @@ pub(crate) enum Op {
 }
 
 /// Steps that can fail without taking content along.
-pub(crate) const SITES: [&str; 9] = [
+pub(crate) const SITES: [&str; 14] = [
     "pages.take",
     "pages.map",
+    "pages.zero",
+    "pages.switch",
+    "backup.prepare",
+    "backup.full",
+    "ttm.cache-switch",
     "region.map",
     "backup.store",
     "backup.load",
@@ -109,6 +124,12 @@ pub(crate) enum To {
     VramOrSystem,
     DesiredVram,
     VramTopDown,
+    /// TT, write-combined.
+    Combined,
+    /// System memory, uncached.
+    Uncached,
+    /// Device memory, uncached.
+    VramUncached,
 }
 
 /// On which terms.
@@ -142,7 +163,10 @@ impl Random {
 }
 
 fn to(random: &mut Random) -> To {
-    match random.below(9) {
+    match random.below(12) {
+        9 => To::Combined,
+        10 => To::Uncached,
+        11 => To::VramUncached,
         0..=2 => To::Vram,
         3 => To::Tt,
         4..=5 => To::System,
@@ -163,7 +187,7 @@ fn terms(random: &mut Random) -> Terms {
 
 fn op(random: &mut Random) -> Op {
     let object = random.next();
-    match random.below(64) {
+    match random.below(67) {
         0..=11 => Op::Create {
             pages: 1 + random.below(14),
             short: random.below(4) * 8,
@@ -210,6 +234,13 @@ fn op(random: &mut Random) -> Op {
             ns: random.below(200_000),
         },
         57 => Op::Suspend,
+        64 => Op::Prepare,
+        65 => Op::Shrink {
+            pages: 1 + random.below(64),
+        },
+        66 => Op::Reclaim {
+            pages: 1 + random.below(24),
+        },
         58 => Op::Priority {
             object,
             priority: random.below(4) as u8,

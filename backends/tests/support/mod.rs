@@ -6,7 +6,8 @@ pub(crate) mod words;
 
 use backends::host::FileBackup;
 use backends::sim::{
-    EngineConfig, FailingBackup, Gpu, GpuConfig, Inject, SimClock, SimDriver, VirtualClock,
+    CacheModel, EngineConfig, FailingBackup, Gpu, GpuConfig, Inject, SimClock, SimDriver,
+    SimMemory, VirtualClock,
 };
 use placement::{Buddy, MemType, PageCount, Place, Placement, Range, Space};
 use ttm::bo::{Bo, BoInfo, Reserved};
@@ -15,6 +16,7 @@ use ttm::device::Device;
 use ttm::driver::Driver;
 use ttm::error::Result;
 use ttm::fault::Faults;
+use ttm::pages::{Pool, Zone};
 use ttm::sync::{Arc, Mutex};
 use ttm::trace::{Event, Record, Sink};
 
@@ -115,6 +117,12 @@ pub(crate) struct Setup {
     pub(crate) seed: u64,
     /// Real threads and real time.
     pub(crate) wall: bool,
+    /// The addresses that system pages need.
+    pub(crate) zone: Zone,
+    /// The device does not see the CPU's caches, which are modelled.
+    pub(crate) sees_no_caches: bool,
+    /// A pool that is shared with others.
+    pub(crate) pool: Option<Arc<Pool>>,
 }
 
 impl Default for Setup {
@@ -130,6 +138,9 @@ impl Default for Setup {
             engines: 1,
             seed: 0,
             wall: false,
+            zone: Zone::Normal,
+            sees_no_caches: false,
+            pool: None,
         }
     }
 }
@@ -145,12 +156,27 @@ pub(crate) struct World<D: Driver = SimDriver> {
 }
 
 impl Setup {
+    pub(crate) fn not_snooping(mut self) -> Self {
+        self.sees_no_caches = true;
+        self
+    }
+
+    pub(crate) fn sharing(mut self, pool: &Arc<Pool>) -> Self {
+        self.pool = Some(Arc::clone(pool));
+        self
+    }
+
     pub(crate) fn config(&self) -> GpuConfig {
         let speed = EngineConfig {
             bytes_per_second: if self.wall { 0 } else { 1_000_000_000 },
             latency_ns: if self.wall { 0 } else { 1_000 },
         };
+        let memory = match self.sees_no_caches {
+            true => SimMemory::default().cache(CacheModel::seeded(1)),
+            false => SimMemory::default(),
+        };
         GpuConfig {
+            memory,
             aperture: pages(self.aperture.unwrap_or(self.vram)),
             engines: vec![speed; self.engines],
             queue: speed,
@@ -194,8 +220,13 @@ impl Setup {
     ) -> World<D> {
         let inject = Arc::clone(gpu.inject());
         let log = Arc::new(Log::default());
-        let mut builder = Device::builder(driver, gpu.clock())
-            .pages(gpu.pages())
+        let builder = Device::builder(driver, gpu.clock());
+        let builder = match &self.pool {
+            Some(pool) => builder.pool(Arc::clone(pool)),
+            None => builder.pages(gpu.pages()),
+        };
+        let mut builder = builder
+            .zone(self.zone)
             .sink(Arc::clone(&log) as Arc<dyn Sink>)
             .faults(faults);
         if self.vram > 0 {

@@ -2,13 +2,13 @@
 
 use core::any::Any;
 
-use placement::{MemType, PageCount, PageRange, PlaceFlags, Placement};
+use placement::{CacheMode, MemType, PageCount, PageRange, PlaceFlags, Placement};
 
 use crate::device::DeviceCore;
 use crate::driver::{Advice, BoFacts, BoKind};
 use crate::fence::Fence;
 use crate::reservation::{Borrowed, Held, Lockable, LockedBy, Member, Reservation};
-use crate::resource::{Bulk, Group, Home, Manager, Resource};
+use crate::resource::{Bulk, Group, Home, Manager, Resource, UNNEEDED, level_of};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use crate::sync::{Arc, Weak};
 use crate::tt::Tt;
@@ -54,6 +54,8 @@ pub(crate) struct BoState {
     pub(crate) priority: u8,
     pub(crate) advice: Advice,
     pub(crate) content: Content,
+    /// The cache mode of the pages where it is, in which the CPU maps them.
+    pub(crate) mode: CacheMode,
     pub(crate) bulk: Option<Arc<Bulk>>,
     /// Places of the last successful validate, for I-06.
     pub(crate) placement: Option<Box<Placement>>,
@@ -81,6 +83,8 @@ pub(crate) struct Moving {
     pub(crate) fence: Fence,
     pub(crate) old: Option<OldPlace>,
     pub(crate) old_tt: Option<Box<Tt>>,
+    /// The mode that its pages had there.
+    pub(crate) mode: CacheMode,
     /// There was nothing to copy: should it fail, the object is fresh and nowhere again.
     pub(crate) fresh: bool,
 }
@@ -130,6 +134,7 @@ impl BoCore {
                 priority: new.priority,
                 advice: Advice::WillNeed,
                 content: Content::Fresh,
+                mode: CacheMode::Cached,
                 bulk: None,
                 placement: None,
                 losses: 0,
@@ -137,6 +142,12 @@ impl BoCore {
             }),
             object: new.object,
         })
+    }
+
+    /// Pages of its own, none of them touched yet.
+    pub(crate) fn new_tt(&self, mode: CacheMode) -> Box<Tt> {
+        let client = self.group.as_ref().map(|group| Arc::clone(group.client()));
+        Box::new(Tt::new(self.id, self.pages, client, mode))
     }
 
     /// The guarded state.
@@ -164,6 +175,7 @@ impl BoCore {
             range: state.resource.as_ref().map_or(PageRange::EMPTY, span),
             priority: state.priority,
             pinned: state.pins > 0,
+            mode: state.mode,
             advice: state.advice,
         }
     }
@@ -191,6 +203,14 @@ impl BoState {
             Home::Unevictable
         } else {
             Home::Ordered
+        }
+    }
+
+    /// Its level in the order of eviction.
+    pub(crate) fn level(&self) -> u8 {
+        match self.advice {
+            Advice::DontNeed => UNNEEDED,
+            Advice::WillNeed => level_of(self.priority),
         }
     }
 
@@ -251,7 +271,7 @@ impl BoState {
     pub(crate) fn reclassify(&self) {
         if let Some(resource) = &self.resource {
             let manager = resource.manager();
-            manager.reclassify(resource.node(), self.priority, self.bulk.clone());
+            manager.reclassify(resource.node(), self.level(), self.bulk.clone());
         }
     }
 }

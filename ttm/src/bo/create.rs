@@ -37,8 +37,7 @@ impl<D: Driver> Device<D> {
         if usize::from(info.priority) >= PRIORITIES {
             return Err(Error::Invalid("a priority is 0 to 3"));
         }
-        self.core
-            .probe(Site::Create, || Error::NoMemory { wanted: pages })?;
+        self.core.probe(Site::Create, || Error::no_memory(pages))?;
         let core = BoCore::new(
             &self.core,
             NewBo {

@@ -39,6 +39,10 @@ impl<'t, D: Driver> Reserved<'t, D> {
             window: PageRange::ALL,
             group: self.bo.group.as_deref(),
             chain: 0,
+            idle_only: false,
+            fairly: false,
+            until: None,
+            stash: false,
             level: None,
             lost: &|other| self.terms.lost(other),
         };
@@ -72,8 +76,8 @@ impl<'t, D: Driver> Reserved<'t, D> {
     /// [`Error::Invalid`] for none, [`Error::NoMemory`].
     #[inline]
     pub fn reserve_fences(&self, slots: usize) -> Result<()> {
-        self.bo.device.probe(Site::FenceSlots, || Error::NoMemory {
-            wanted: placement::PageCount::ZERO,
+        self.bo.device.probe(Site::FenceSlots, || {
+            Error::no_memory(placement::PageCount::ZERO)
         })?;
         self.held().fences().reserve(slots)
     }
@@ -163,10 +167,14 @@ impl<'t, D: Driver> Reserved<'t, D> {
         Ok(())
     }
 
-    /// Says whether the owner needs the content. Answers false if it is gone already.
+    /// Says whether the owner needs the content. What nobody needs is the first to go, and goes
+    /// without being copied. Answers false if it is gone already.
     pub fn advise(&self, advice: Advice) -> bool {
         let mut state = self.bo.state(&self.held());
-        state.advice = advice;
+        if state.advice != advice {
+            state.advice = advice;
+            state.reclassify();
+        }
         state.content != Content::Purged
     }
 

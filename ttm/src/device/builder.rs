@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::driver::{CopyEngine, Driver, EngineId, Typed};
 use crate::error::{Error, Result};
 use crate::fault::Faults;
-use crate::pages::PageSource;
+use crate::pages::{PageSource, Pool, PoolConfig, Zone};
 use crate::resource::{Manager, MemoryKind, Region};
 use crate::sync::Arc;
 use crate::trace::Sink;
@@ -25,8 +25,13 @@ pub struct DeviceBuilder<D: Driver> {
     managers: [Option<Arc<Manager>>; MemType::COUNT],
     engines: Vec<Arc<dyn CopyEngine>>,
     source: Option<Arc<dyn PageSource>>,
+    pool: Option<Arc<Pool>>,
+    pool_config: PoolConfig,
+    zone: Zone,
+    node: u8,
     backup: Option<Arc<dyn Backup>>,
     system_limit: PageCount,
+    soft_limit: PageCount,
     sink: Option<Arc<dyn Sink>>,
     faults: Option<Arc<dyn Faults>>,
     error: Option<Error>,
@@ -40,18 +45,52 @@ impl<D: Driver> DeviceBuilder<D> {
             managers: [const { None }; MemType::COUNT],
             engines: Vec::new(),
             source: None,
+            pool: None,
+            pool_config: PoolConfig::default(),
+            zone: Zone::default(),
+            node: 0,
             backup: None,
             system_limit: PageCount::MAX,
+            soft_limit: PageCount::MAX,
             sink: None,
             faults: None,
             error: None,
         }
     }
 
-    /// Where system pages come from. Required.
+    /// Where system pages come from, by way of a pool of the device's own. This or
+    /// [`DeviceBuilder::pool`] is required.
     #[must_use]
     pub fn pages(mut self, source: Arc<dyn PageSource>) -> Self {
         self.source = Some(source);
+        self
+    }
+
+    /// A pool that the device shares with others.
+    #[must_use]
+    pub fn pool(mut self, pool: Arc<Pool>) -> Self {
+        self.pool = Some(pool);
+        self
+    }
+
+    /// How much the device's own pool may keep.
+    #[must_use]
+    pub fn pool_config(mut self, config: PoolConfig) -> Self {
+        self.pool_config = config;
+        self
+    }
+
+    /// Which addresses system pages need; any, without this.
+    #[must_use]
+    pub fn zone(mut self, zone: Zone) -> Self {
+        self.zone = zone;
+        self
+    }
+
+    /// The NUMA node that system pages come from, as the page source numbers them; 0 without this.
+    #[must_use]
+    pub fn node(mut self, node: u8) -> Self {
+        self.node = node;
         self
     }
 
@@ -66,6 +105,14 @@ impl<D: Driver> DeviceBuilder<D> {
     #[must_use]
     pub fn system_limit(mut self, limit: PageCount) -> Self {
         self.system_limit = limit;
+        self
+    }
+
+    /// Above how many populated pages others are swapped out in the background, by the service that
+    /// [`Device::services`] has for it; without this, only at the system limit.
+    #[must_use]
+    pub fn soft_limit(mut self, limit: PageCount) -> Self {
+        self.soft_limit = limit;
         self
     }
 
@@ -134,9 +181,22 @@ impl<D: Driver> DeviceBuilder<D> {
         if let Some(error) = self.error {
             return Err(error);
         }
-        let Some(source) = self.source else {
-            return Err(Error::Invalid("a device needs a page source"));
+        let pool = match (self.pool, self.source) {
+            (Some(pool), None) => pool,
+            (None, Some(source)) => Pool::new(source, Arc::clone(&self.clock), self.pool_config),
+            (None, None) => return Err(Error::Invalid("a device needs a page source")),
+            (Some(_), Some(_)) => {
+                return Err(Error::Invalid(
+                    "a device has a pool or a page source, not both",
+                ));
+            }
         };
+        let offers = pool.offers();
+        if !offers.zones.has(self.zone) || self.node >= offers.nodes {
+            return Err(Error::Unsupported(
+                "the page source offers no such zone or node; its offers say which it has",
+            ));
+        }
         for mem_type in [MemType::SYSTEM, MemType::TT] {
             self.managers[mem_type.index()].get_or_insert_with(|| {
                 Manager::new(mem_type, MemoryKind::Frames, Box::new(Unbounded::new()))
@@ -148,9 +208,12 @@ impl<D: Driver> DeviceBuilder<D> {
             driver: Box::new(Typed(Arc::clone(&driver))),
             managers: self.managers,
             engines: self.engines,
-            source,
+            pool,
+            zone: self.zone,
+            node: self.node,
             backup: self.backup,
             system_limit: self.system_limit,
+            soft_limit: self.soft_limit,
             sink: self.sink,
             faults: self.faults,
         });

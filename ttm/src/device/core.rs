@@ -2,27 +2,40 @@
 
 use placement::{MemType, PageCount};
 
+use crate::cache::Ledger;
 use crate::clock::{Clock, Time, WaitCell};
 use crate::driver::{AnyDriver, CopyEngine};
 use crate::error::{Error, Result};
 use crate::fault::{Faults, Site};
 use crate::fence::{Fence, RetireQueue};
-use crate::pages::{Budget, PageSource};
+use crate::pages::{Budget, Pool, Zone};
 use crate::reservation::Domain;
 use crate::resource::{Manager, Victim};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, Queue, Weak};
 use crate::trace::{Event, Sink, Trace};
-use crate::tt::{Backup, Supply, Tt};
+use crate::tt::{Backup, Stash, Supply, Tt};
 
 pub(crate) struct DeviceCore {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) driver: Box<dyn AnyDriver>,
     pub(crate) managers: [Option<Arc<Manager>>; MemType::COUNT],
     pub(crate) engines: Vec<Arc<dyn CopyEngine>>,
-    pub(crate) source: Arc<dyn PageSource>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) zone: Zone,
+    pub(crate) node: u8,
+    /// The modes of the apertures' pages.
+    pub(crate) ledger: Ledger,
     pub(crate) backup: Option<Arc<dyn Backup>>,
     pub(crate) budget: Budget,
+    /// What was put by for a suspend.
+    pub(crate) stash: Mutex<Stash>,
+    /// Somebody prepares a suspend.
+    pub(crate) preparing: AtomicBool,
+    /// The bell of whoever swaps out above the soft limit.
+    pub(crate) relief: Arc<WaitCell>,
+    /// What the backup said when it took no more.
+    pub(crate) refusal: Mutex<Option<Box<str>>>,
     pub(crate) domain: Domain,
     pub(crate) trace: Trace,
     has_sink: bool,
@@ -47,24 +60,36 @@ pub(super) struct Parts {
     pub(super) driver: Box<dyn AnyDriver>,
     pub(super) managers: [Option<Arc<Manager>>; MemType::COUNT],
     pub(super) engines: Vec<Arc<dyn CopyEngine>>,
-    pub(super) source: Arc<dyn PageSource>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) zone: Zone,
+    pub(super) node: u8,
     pub(super) backup: Option<Arc<dyn Backup>>,
     pub(super) system_limit: PageCount,
+    pub(super) soft_limit: PageCount,
     pub(super) sink: Option<Arc<dyn Sink>>,
     pub(super) faults: Option<Arc<dyn Faults>>,
 }
 
 impl DeviceCore {
     pub(super) fn new(parts: Parts) -> Self {
+        let budget = Budget::new(parts.system_limit);
+        budget.set_soft_limit(parts.soft_limit);
         Self {
             domain: Domain::new(Arc::clone(&parts.clock)),
             clock: parts.clock,
             driver: parts.driver,
             managers: parts.managers,
             engines: parts.engines,
-            source: parts.source,
+            pool: parts.pool,
+            zone: parts.zone,
+            node: parts.node,
+            ledger: Ledger::new(),
             backup: parts.backup,
-            budget: Budget::new(parts.system_limit),
+            budget,
+            stash: Mutex::new(Stash::default()),
+            preparing: AtomicBool::new(false),
+            relief: WaitCell::new(),
+            refusal: Mutex::new(None),
             has_sink: parts.sink.is_some(),
             trace: Trace::new(parts.sink),
             faults: parts.faults,
@@ -153,9 +178,12 @@ impl DeviceCore {
 
     pub(crate) fn supply<'a>(&'a self, fault: &'a dyn Fn(Site) -> bool) -> Supply<'a> {
         Supply {
-            source: &*self.source,
+            pool: &self.pool,
             backup: self.backup.as_deref(),
             budget: &self.budget,
+            zone: self.zone,
+            node: self.node,
+            stash: None,
             fault,
         }
     }

@@ -6,13 +6,13 @@ use crate::sync::{Arc, Weak};
 use super::DeviceCore;
 
 /// Reaps a device for as long as it lives.
-pub(super) struct Reaper {
+pub(crate) struct Reaper {
     device: Weak<DeviceCore>,
     bell: Arc<WaitCell>,
 }
 
 impl Reaper {
-    pub(super) fn new(device: &Arc<DeviceCore>) -> Self {
+    pub(crate) fn new(device: &Arc<DeviceCore>) -> Self {
         Self {
             device: Arc::downgrade(device),
             bell: Arc::clone(&device.bell),

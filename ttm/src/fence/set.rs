@@ -57,9 +57,7 @@ impl FenceSet {
             self.prune();
             self.fences
                 .try_reserve(slots)
-                .map_err(|_| Error::NoMemory {
-                    wanted: placement::PageCount::ZERO,
-                })?;
+                .map_err(|_| Error::no_memory(placement::PageCount::ZERO))?;
         }
         Ok(())
     }

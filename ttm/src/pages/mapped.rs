@@ -5,17 +5,17 @@
 //! [`copy_memory`] or a volatile fill, never by a reference.
 #![expect(unsafe_code, reason = "memory that others write is never a reference")]
 
-use core::any::Any;
 use core::fmt;
 use core::ptr::NonNull;
 
 use super::copy::{copy_memory, copy_piece};
+use super::owner::Owner;
 
 /// Mapped memory. Dropping it unmaps.
 pub struct Mapped {
     at: NonNull<u8>,
     len: usize,
-    _owner: Box<dyn Any + Send + Sync>,
+    _owner: Owner,
 }
 
 // SAFETY: the memory belongs to no thread, and the owner is `Send`.
@@ -25,16 +25,17 @@ unsafe impl Send for Mapped {}
 unsafe impl Sync for Mapped {}
 
 impl Mapped {
-    /// Wraps a mapping that `owner` keeps alive.
+    /// Wraps a mapping that `owner` keeps alive. An owner of up to six words is kept in place: then
+    /// this allocates nothing.
     ///
     /// # Safety
     /// `len` bytes at `at` are mapped readable and writable until `owner` drops, and no Rust
     /// reference to them exists meanwhile.
-    pub unsafe fn new(at: NonNull<u8>, len: usize, owner: Box<dyn Any + Send + Sync>) -> Self {
+    pub unsafe fn new<O: Send + Sync + 'static>(at: NonNull<u8>, len: usize, owner: O) -> Self {
         Self {
             at,
             len,
-            _owner: owner,
+            _owner: Owner::new(owner),
         }
     }
 

@@ -112,10 +112,16 @@ impl DeviceCore {
             )
             .into());
         }
-        if self.source.taken().get() != used {
+        self.pool.check()?;
+        self.ledger.check()?;
+        self.budget.check()?;
+        // Others' frames are out of the pool too, if it is shared; a suspend may have put by room
+        // without frames.
+        let (owned, put_by) = (self.pool.owned().get(), self.stash.lock().unbacked());
+        let shared = Arc::strong_count(&self.pool) > 1;
+        if owned + put_by < used || owned + put_by > used && !shared {
             return Err(format!(
-                "I-28: {} frames are out of the page source, {used} charged to the system limit",
-                self.source.taken().get()
+                "I-28: {owned} frames are out of the pool, {used} charged to the system limit"
             )
             .into());
         }
@@ -199,19 +205,34 @@ impl BoCore {
         held.fences().check()?;
         self.check_space(resource, sums)?;
         if let Some(placement) = &state.placement
-            && !placement.places().iter().any(|p| satisfies(resource, p))
+            && !placement
+                .places()
+                .iter()
+                .any(|p| satisfies(resource, p) && p.cache.is_none_or(|mode| mode == state.mode))
         {
             return Err(format!(
                 "I-06: object {id} is in none of the places it was validated to"
             ));
         }
         for tt in [&state.tt, &state.suspended].into_iter().flatten() {
-            tt.check()?;
+            tt.check(
+                self.device.backup.is_some(),
+                self.device.pool.offers().runs_are_free,
+            )?;
             sums.frames += tt.resident().get();
             sums.slots += tt.swapped().get();
         }
         if let Some(tt) = state.moving.as_ref().and_then(|m| m.old_tt.as_ref()) {
             sums.frames += tt.resident().get();
+        }
+        if manager.uses_frames()
+            && let Some(tt) = &state.tt
+            && tt.mode() != state.mode
+        {
+            let (mode, pages) = (state.mode, tt.mode());
+            return Err(format!(
+                "I-23: object {id} is {mode}, its pages are {pages}"
+            ));
         }
         let populated = state.tt.as_ref().is_some_and(|tt| !tt.is_empty());
         if populated && !manager.uses_frames() {

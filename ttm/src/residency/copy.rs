@@ -1,18 +1,55 @@
 //! Copies by the CPU, piece by piece through short mappings.
 
-use placement::{PAGE_SIZE, PageCount, PageRange};
+use core::ops::Deref;
 
+use placement::{MemType, PAGE_SIZE, PageCount, PageRange};
+
+use crate::cache::{Area, Ledger, Memory, ViewId};
 use crate::device::DeviceCore;
 use crate::driver::Side;
 use crate::error::{Error, Result};
-use crate::pages::{FrameSpan, Mapped};
-use crate::resource::MemoryKind;
+use crate::pages::{FrameSpan, Kmap, Mapped};
+use crate::resource::{MemoryKind, Region};
 
 /// A run of one side that can be mapped at once.
 #[derive(Clone, Copy)]
 enum Run {
     Frames(FrameSpan),
     Device(usize, PageRange),
+}
+
+/// The CPU's short look at a run.
+pub(super) enum View<'a> {
+    /// At system pages.
+    Frames(Kmap),
+    /// At device memory, entered in the device's ledger. Unmapped before it is closed there.
+    Device(
+        Mapped,
+        #[expect(dead_code, reason = "its drop closes the entry")] OpenView<'a>,
+    ),
+}
+
+impl Deref for View<'_> {
+    type Target = Mapped;
+
+    fn deref(&self) -> &Mapped {
+        match self {
+            Self::Frames(kmap) => kmap,
+            Self::Device(mapped, _) => mapped,
+        }
+    }
+}
+
+/// An entry of a ledger.
+pub(super) struct OpenView<'a> {
+    ledger: &'a Ledger,
+    view: ViewId,
+}
+
+impl Drop for OpenView<'_> {
+    fn drop(&mut self) {
+        self.ledger.close(self.view);
+    }
 }
 
 impl DeviceCore {
@@ -24,7 +61,7 @@ impl DeviceCore {
     pub(super) fn copy_by_cpu(&self, src: &Side, dst: &Side) -> Result<()> {
         let whole: u64 = runs(dst).map(|run| run.pages() * PAGE_SIZE).sum();
         let mut sources = runs(src);
-        let mut source: Option<(Mapped, usize)> = None;
+        let mut source: Option<(View<'_>, usize)> = None;
         for run in runs(dst) {
             let target = self.map_run(run)?;
             let mut done = 0;
@@ -51,20 +88,50 @@ impl DeviceCore {
         Ok(())
     }
 
-    fn map_run(&self, run: Run) -> Result<Mapped> {
+    fn map_run(&self, run: Run) -> Result<View<'_>> {
         match run {
-            Run::Frames(span) => self.source.map(span),
-            Run::Device(index, range) => match self.managers[index].as_ref().map(|m| m.kind()) {
-                Some(MemoryKind::Device(region)) => region.map(range),
-                _ => Err(Error::Invalid(
-                    "a copy names a memory type without a region",
-                )),
-            },
+            Run::Frames(span) => self.map_frames(span),
+            Run::Device(index, range) => {
+                let manager = self.managers[index].as_ref();
+                match manager.map(|m| (m.kind(), m.mem_type())) {
+                    Some((MemoryKind::Device(region), mem_type)) => {
+                        self.map_device(&**region, mem_type, range)
+                    }
+                    _ => Err(Error::Invalid(
+                        "a copy names a memory type without a region",
+                    )),
+                }
+            }
         }
     }
 
+    /// A window over frames.
+    pub(super) fn map_frames(&self, span: FrameSpan) -> Result<View<'_>> {
+        self.pool.kmap(span).map(View::Frames)
+    }
+
+    fn map_device(
+        &self,
+        region: &dyn Region,
+        mem_type: MemType,
+        range: PageRange,
+    ) -> Result<View<'_>> {
+        let area = Area {
+            memory: Memory::Device(mem_type),
+            first: range.start(),
+            pages: range.len(),
+        };
+        let (view, mode) = self.ledger.open(area, region.own_mode())?;
+        let open = OpenView {
+            ledger: &self.ledger,
+            view,
+        };
+        let mapped = region.map(range, mode)?;
+        Ok(View::Device(mapped, open))
+    }
+
     /// Maps `pages` pages of one side, from its page `first` on: as many as adjoin.
-    pub(super) fn map_part(&self, side: &Side, first: u64, pages: u64) -> Result<Mapped> {
+    pub(super) fn map_part(&self, side: &Side, first: u64, pages: u64) -> Result<View<'_>> {
         let mut at = 0;
         for run in runs(side) {
             let len = run.pages();

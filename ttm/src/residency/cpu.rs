@@ -1,6 +1,6 @@
 //! The CPU's own reads and writes of an object, by call.
 
-use placement::PAGE_SIZE;
+use placement::{PAGE_SIZE, PageCount};
 
 use crate::bo::{BoCore, BoState, Content};
 use crate::driver::Side;
@@ -9,7 +9,9 @@ use crate::fence::Usage;
 use crate::pages::Mapped;
 use crate::reservation::Held;
 use crate::resource::Ask;
+use crate::tt::Fill;
 
+use super::copy::View;
 use super::migrate::{device_side, frames};
 
 impl BoCore {
@@ -33,8 +35,13 @@ impl BoCore {
             out.fill(0);
             return Ok(());
         }
-        self.each_piece(&mut state, offset, end, ask, |mapped, from, at, len| {
-            mapped.read(from, &mut out[at..at + len]);
+        let range = Bytes { offset, end };
+        self.each_piece(&mut state, range, None, ask, |mapped, from, at, len| {
+            let out = &mut out[at..at + len];
+            match mapped {
+                Some(mapped) => mapped.read(from, out),
+                None => out.fill(0),
+            }
         })
     }
 
@@ -56,7 +63,10 @@ impl BoCore {
         self.is_untouched(&state)?;
         self.be_somewhere(&mut state)?;
         state.content = Content::Kept;
-        self.each_piece(&mut state, offset, end, ask, |mapped, to, at, len| {
+        let range = Bytes { offset, end };
+        let fill = Some(Fill::Zeroes);
+        self.each_piece(&mut state, range, fill, ask, |mapped, to, at, len| {
+            let mapped = mapped.expect("what is written has pages");
             mapped.write(to, &bytes[at..at + len]);
         })
     }
@@ -107,29 +117,72 @@ impl BoCore {
         }
     }
 
-    /// Calls `f` with a mapping, the byte in it, the byte of the buffer, and how many, for each
-    /// piece of the range that adjoins.
+    /// Calls `f` with a mapping (none where a page was never touched), the byte in it, the byte of
+    /// the buffer, and how many, for each piece of the range that adjoins. Of system pages only
+    /// those of the range are populated: `fresh` ones, and those that are in the backup.
     fn each_piece(
         &self,
         state: &mut BoState,
-        mut offset: u64,
-        end: u64,
+        range: Bytes,
+        fresh: Option<Fill>,
         ask: &Ask<'_>,
-        mut f: impl FnMut(&Mapped, usize, usize, usize),
+        mut f: impl FnMut(Option<&Mapped>, usize, usize, usize),
     ) -> Result<()> {
-        let side = self.side_of(state, ask)?;
+        let Bytes { mut offset, end } = range;
+        let device = match &state.resource {
+            Some(resource) if !resource.manager().uses_frames() => Some(device_side(resource)),
+            _ => {
+                let pages = offset / PAGE_SIZE..end.div_ceil(PAGE_SIZE);
+                self.populate_part(state, pages, fresh, ask)?;
+                None
+            }
+        };
         let mut at = 0;
         while offset < end {
             let first = offset / PAGE_SIZE;
             let pages = end.div_ceil(PAGE_SIZE) - first;
-            let mapped = self.device.map_part(&side, first, pages)?;
+            let (mapped, bytes) = match &device {
+                Some(side) => {
+                    let mapped = self.device.map_part(side, first, pages)?;
+                    let bytes = mapped.len();
+                    (Some(mapped), bytes)
+                }
+                None => self.map_frames_at(state, first, pages)?,
+            };
             let from = (offset - first * PAGE_SIZE) as usize;
             let left = usize::try_from(end - offset).expect("as long as a buffer");
-            let len = (mapped.len() - from).min(left);
-            f(&mapped, from, at, len);
+            let len = (bytes - from).min(left);
+            f(mapped.as_deref(), from, at, len);
             at += len;
             offset += len as u64;
         }
         Ok(())
     }
+
+    /// A window over at most `pages` of the object's frames from page `first` on, and how many
+    /// bytes it, or the hole there, has.
+    fn map_frames_at(
+        &self,
+        state: &BoState,
+        first: u64,
+        pages: u64,
+    ) -> Result<(Option<View<'_>>, usize)> {
+        let tt = state.tt.as_ref().expect("just populated");
+        let (start, len, span) = tt.around(first);
+        let offset = first - start;
+        let count = PageCount::new(pages.min(len.get() - offset)).expect("part of a run");
+        let bytes = usize::try_from(count.bytes()).expect("populated pages are countable");
+        let view = match span {
+            Some(span) => Some(self.device.map_frames(span.part(offset, count))?),
+            None => None,
+        };
+        Ok((view, bytes))
+    }
+}
+
+/// Bytes of an object, from `offset` to before `end`.
+#[derive(Clone, Copy)]
+struct Bytes {
+    offset: u64,
+    end: u64,
 }

@@ -51,6 +51,9 @@ impl Victim for BoCore {
         if state.pins > 0 {
             return Ok(Left::Stays("it is pinned"));
         }
+        if ask.idle_only && !held.fences().is_idle(Usage::Bookkeep) {
+            return Ok(Left::Stays("a device still uses it"));
+        }
         if state.moving.is_some() {
             if !ask.context.may_wait() {
                 return Ok(Left::Stays("its content is still on its way"));
@@ -172,6 +175,11 @@ impl BoCore {
                 "only an object in system memory is swapped out",
             ));
         }
+        if self.device.backup.is_none() {
+            return Err(Error::Unsupported(
+                "swapping needs a backup; give the device one",
+            ));
+        }
         self.swap_out(held, &mut state, ask).map(|_| ())
     }
 
@@ -179,6 +187,9 @@ impl BoCore {
     fn swap_out(&self, held: &Held<'_>, state: &mut BoState, ask: &Ask<'_>) -> Result<Left> {
         if self.kind == BoKind::Imported {
             return Ok(Left::Stays("its pages belong to somebody else"));
+        }
+        if self.device.backup.is_none() {
+            return Ok(Left::Stays("there is no backup to swap to"));
         }
         self.wait_idle(held, Usage::Bookkeep, ask)?;
         let device = &self.device;
@@ -188,7 +199,13 @@ impl BoCore {
         let Some(tt) = &mut state.tt else {
             return Ok(Left::Stays("it has no pages"));
         };
-        let (gone, result) = tt.swap_out(&supply);
+        let used = device.budget.used();
+        let enough = |begun| {
+            ask.until
+                .is_some_and(|until| used.saturating_sub(begun) <= until)
+        };
+        let (gone, result) = tt.swap_out(&supply, &enough);
+        device.note_refusal(&result);
         if !gone.is_zero() {
             // Only then: the entry is in a walk's hand, and would be proposed again at once.
             state.update_home();

@@ -77,12 +77,13 @@ impl BoCore {
             flags: place.flags,
             victim: &victim,
             group: self.group.as_ref(),
-            priority: state.priority,
+            level: state.level(),
             bulk: state.bulk.as_ref(),
             home,
             last_stamp: self.device.stamps(1),
             accepts_fences: ask.context.may_wait(),
             claim,
+            cache: place.cache,
         };
         manager.take(&order).map_err(|refused| match refused {
             TakeRefused::Full => Refused::Full,

@@ -14,6 +14,10 @@ use crate::trace::Event;
 /// evicting there, before it gives up: what changed meanwhile was its own doing.
 const FRUITLESS_ROUNDS: u32 = 16;
 
+/// Victims of modest clients that a fair hunt passes over before it gives up: looking for the
+/// greedy may not cost more than it brings.
+const MODEST: u32 = 256;
+
 /// How a try went, for which victims are asked to leave.
 pub(super) enum Attempt<T> {
     /// It is done.
@@ -35,6 +39,9 @@ pub(super) struct Hunt<'a> {
     allowed: Protection,
     passed_protected: bool,
     gently: bool,
+    unneeded_only: bool,
+    /// Victims that were spared because their clients have no more than their share.
+    modest: u32,
     own_group: bool,
     /// A busy victim was waited for and evicted; another full round is worth it.
     busy_progress: bool,
@@ -62,6 +69,8 @@ impl<'a> Hunt<'a> {
             },
             passed_protected: false,
             gently: false,
+            unneeded_only: false,
+            modest: 0,
             own_group: false,
             busy_progress: false,
             in_busy_round: false,
@@ -71,6 +80,13 @@ impl<'a> Hunt<'a> {
     /// Spares everything that is protected.
     pub(super) fn gently(mut self, gently: bool) -> Self {
         self.gently = gently;
+        self
+    }
+
+    /// Asks only objects whose content nobody needs.
+    pub(super) fn unneeded_only(mut self, only: bool) -> Self {
+        self.unneeded_only = only;
+        self.walk = Walk::new(self.manager).unneeded_only(only);
         self
     }
 
@@ -104,7 +120,9 @@ impl<'a> Hunt<'a> {
                 return Ok(None);
             }
             epoch = self.manager.epoch();
-            self = Self::new(self.device, self.manager, self.ask, self.claim).gently(self.gently);
+            self = Self::new(self.device, self.manager, self.ask, self.claim)
+                .gently(self.gently)
+                .unneeded_only(self.unneeded_only);
         }
     }
 
@@ -158,6 +176,9 @@ impl<'a> Hunt<'a> {
                 while let Some((node, victim)) = self.walk.next() {
                     if self.ask_free(node, &victim)? {
                         return Ok(true);
+                    }
+                    if self.modest == MODEST {
+                        break;
                     }
                 }
                 self.in_busy_round = true;
@@ -276,6 +297,10 @@ impl<'a> Hunt<'a> {
             if !group.is_some_and(own) {
                 return Some("only the requester's own group has to give");
             }
+        }
+        if self.ask.fairly && group.is_some_and(|g| !self.device.budget.is_over_share(g.client())) {
+            self.modest += 1;
+            return Some("its client has no more than its share");
         }
         let protection = group.map_or(Protection::None, |g| {
             g.protection(self.manager.mem_type(), self.ask.group)

@@ -1,6 +1,6 @@
 //! One move: space is taken, the content follows, the old place is given up.
 
-use placement::{MemType, Place, PlaceFlags, Placement};
+use placement::{CacheMode, MemType, Place, PlaceFlags, Placement};
 use smallvec::SmallVec;
 
 use crate::bo::{BoCore, BoState, Content, Moving, OldPlace, span};
@@ -11,7 +11,7 @@ use crate::fence::{Fence, FenceVec, Usage};
 use crate::reservation::Held;
 use crate::resource::{Ask, Home, Resource, Taken};
 use crate::trace::{Event, How, Reason};
-use crate::tt::Tt;
+use crate::tt::{Fill, Tt};
 
 /// A move that has been decided.
 struct Move<'m> {
@@ -20,6 +20,8 @@ struct Move<'m> {
     /// Nothing may touch it before these.
     after: FenceVec,
     facts: &'m MoveFacts,
+    /// The mode that its pages will have there.
+    mode: CacheMode,
     ask: &'m Ask<'m>,
     since: crate::clock::Time,
 }
@@ -43,6 +45,8 @@ impl BoCore {
         if self.device.is_lost() && !taken.resource.manager().uses_frames() {
             return Err(Error::DeviceLost);
         }
+        // What the target cannot do is found out before anything happens.
+        self.mode_in(state, &taken.resource)?;
         let (mut route, mut facts) = self.route(state, &taken.resource, why);
         if let Route::Hop(via) = route {
             self.hop(held, state, via, ask)?;
@@ -92,7 +96,10 @@ impl BoCore {
         facts: &MoveFacts,
         ask: &Ask<'_>,
     ) -> Result<()> {
+        let mode = self.mode_in(state, &taken.resource)?;
+        self.enter_modes(&taken.resource, mode);
         let decided = Move {
+            mode,
             new: taken.resource,
             after: taken.after,
             facts,
@@ -114,11 +121,13 @@ impl BoCore {
     /// Nothing is copied. Frames stay with the object if both places use them.
     fn move_nothing(&self, held: &Held<'_>, state: &mut BoState, decided: Move<'_>) -> Result<()> {
         let to_frames = decided.new.manager().uses_frames();
-        if to_frames && decided.facts.to != MemType::SYSTEM {
-            self.populate(state, decided.ask)?;
+        let mode_before = state.mode;
+        if let Err(error) = self.make_ready_in_place(held, state, &decided) {
+            if to_frames {
+                self.set_pages_mode(state, mode_before);
+            }
+            return Err(error);
         }
-        self.make_room_for(held, decided.after.len())?;
-        self.probe_commit()?;
         // Whoever uses the object waits until its new space is free of its last owner.
         for fence in &decided.after {
             held.fences().add_move(fence.clone());
@@ -133,6 +142,29 @@ impl BoCore {
         Ok(())
     }
 
+    /// What can fail of a move that copies nothing.
+    fn make_ready_in_place(
+        &self,
+        held: &Held<'_>,
+        state: &mut BoState,
+        decided: &Move<'_>,
+    ) -> Result<()> {
+        let to_frames = decided.new.manager().uses_frames();
+        if to_frames && decided.facts.to != MemType::SYSTEM {
+            self.populate_in(state, decided.mode, decided.ask)?;
+        }
+        self.make_room_for(held, decided.after.len())?;
+        if to_frames && decided.mode != state.mode && state.tt.is_some() {
+            self.wait_idle(held, Usage::Bookkeep, decided.ask)?;
+        }
+        self.probe_commit()?;
+        if to_frames && let Some(tt) = &mut state.tt {
+            let fault = |site| self.device.fails(site);
+            tt.set_mode(decided.mode, &self.device.supply(&fault))?;
+        }
+        Ok(())
+    }
+
     /// The CPU copies or clears, after everything that uses either end.
     fn move_by_cpu(&self, held: &Held<'_>, state: &mut BoState, decided: Move<'_>) -> Result<()> {
         let ask = decided.ask;
@@ -140,7 +172,7 @@ impl BoCore {
         for fence in &decided.after {
             self.wait_fence(fence, ask)?;
         }
-        let (src, mut fresh) = self.prepare(state, &decided)?;
+        let (src, mut fresh) = self.prepare(state, &decided, true)?;
         let how = if src == Side::Zero {
             How::Clear
         } else {
@@ -177,7 +209,7 @@ impl BoCore {
         if state.moving.is_some() {
             self.wait_for_move(held, state, decided.ask)?;
         }
-        let (src, mut fresh) = self.prepare(state, &decided)?;
+        let (src, mut fresh) = self.prepare(state, &decided, false)?;
         let how = if src == Side::Zero {
             How::Clear
         } else {
@@ -220,8 +252,8 @@ impl BoCore {
 
     fn make_room_for(&self, held: &Held<'_>, fences: usize) -> Result<()> {
         for _ in 0..fences {
-            self.device.probe(Site::FenceSlots, || Error::NoMemory {
-                wanted: placement::PageCount::ZERO,
+            self.device.probe(Site::FenceSlots, || {
+                Error::no_memory(placement::PageCount::ZERO)
             })?;
         }
         held.fences().make_room_for_moves(fences)
@@ -233,7 +265,15 @@ impl BoCore {
     }
 
     /// The source, with its pages populated, and fresh pages for the target if it needs some.
-    fn prepare(&self, state: &mut BoState, decided: &Move<'_>) -> Result<(Side, Option<Box<Tt>>)> {
+    ///
+    /// What the CPU overwrites at once need not be zero before. What an engine writes later must
+    /// be: should it fail half-way, or lie, nobody sees what was there.
+    fn prepare(
+        &self,
+        state: &mut BoState,
+        decided: &Move<'_>,
+        by_cpu: bool,
+    ) -> Result<(Side, Option<Box<Tt>>)> {
         let to_frames = decided.new.manager().uses_frames();
         let from_frames = state
             .resource
@@ -253,8 +293,12 @@ impl BoCore {
         if !to_frames {
             return Ok((src, None));
         }
-        let mut fresh = Box::new(Tt::new(self.id, self.pages));
-        match self.populate_tt(&mut fresh, decided.ask) {
+        let fill = match by_cpu && src != Side::Zero {
+            true => Fill::Overwritten,
+            false => Fill::Zeroes,
+        };
+        let mut fresh = self.new_tt(decided.mode);
+        match self.populate_tt(&mut fresh, fill, decided.ask) {
             Ok(()) => Ok((src, Some(fresh))),
             Err(error) => {
                 self.undo(&mut Some(fresh));
@@ -288,12 +332,18 @@ impl BoCore {
         how: How,
         copy: Option<(Fence, Option<Box<Tt>>)>,
     ) {
-        let Move { mut new, facts, .. } = decided;
+        let Move {
+            mut new,
+            facts,
+            mode,
+            ..
+        } = decided;
         new.settle();
         let flags = state
             .resource
             .as_ref()
             .map_or(PlaceFlags::empty(), Resource::flags);
+        let mode_before = core::mem::replace(&mut state.mode, mode);
         let old = state.resource.replace(new);
         state.losses = self.device.losses();
         state.placement = None;
@@ -306,6 +356,7 @@ impl BoCore {
                 fence,
                 old: old_place,
                 old_tt,
+                mode: mode_before,
                 fresh: !facts.has_content,
             }));
             self.device.moving.push(self.me.clone());

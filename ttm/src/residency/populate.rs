@@ -1,19 +1,16 @@
-//! Giving an object system pages, at others' cost if need be.
+//! Giving an object system pages.
 
-use placement::{MemType, PageCount, PageRange, PlaceFlags, Request};
+use core::ops::Range;
+
+use placement::{CacheMode, PlaceFlags, Request};
 
 use crate::bo::{BoCore, BoState};
-use crate::context::OomPolicy;
-use crate::device::DeviceCore;
 use crate::error::{Error, Result};
 use crate::reservation::Held;
 use crate::resource::{Ask, Home, Order, Resource, TakeRefused, Victim};
 use crate::sync::Weak;
 use crate::trace::Event;
-use crate::tt::Tt;
-
-use super::hunt::{Attempt, Hunt};
-use super::settle::wait_fence;
+use crate::tt::{Fill, Supply, Tt};
 
 impl BoCore {
     /// Gives every page of the object a frame, with its content.
@@ -22,12 +19,64 @@ impl BoCore {
     /// [`Error::NoMemory`] if nothing more can be swapped out, [`Error::Backup`],
     /// [`Error::Corrupt`], and those of waiting. What was populated stays; the next call goes on.
     pub(super) fn populate(&self, state: &mut BoState, ask: &Ask<'_>) -> Result<()> {
-        let tt = state
-            .tt
-            .get_or_insert_with(|| Box::new(Tt::new(self.id, self.pages)));
-        self.populate_tt(tt, ask)?;
+        self.populate_part(state, 0..self.pages.get(), Some(Fill::Zeroes), ask)
+    }
+
+    /// The same for an object that is about to have `mode`: if it has no frame yet, all are fetched
+    /// in that mode, so that pooled ones will do and none is switched.
+    ///
+    /// # Errors
+    /// Those of [`BoCore::populate`].
+    pub(super) fn populate_in(
+        &self,
+        state: &mut BoState,
+        mode: CacheMode,
+        ask: &Ask<'_>,
+    ) -> Result<()> {
+        let before = state.mode;
+        let no_frame = state.tt.as_ref().is_none_or(|tt| tt.resident().is_zero());
+        if before == mode || !no_frame || !state.has_frames() {
+            return self.populate(state, ask);
+        }
+        self.set_pages_mode(state, mode);
+        let populated = self.populate(state, ask);
+        if populated.is_err() {
+            self.set_pages_mode(state, before);
+        }
+        populated
+    }
+
+    /// Changes the mode of pages that nobody uses. They keep theirs if that fails; then they are not
+    /// where they were validated to.
+    pub(super) fn set_pages_mode(&self, state: &mut BoState, mode: CacheMode) {
+        let supply = self.device.supply(&|_| false);
+        let set = match &mut state.tt {
+            Some(tt) => tt.set_mode(mode, &supply),
+            None => Ok(()),
+        };
+        match set {
+            Ok(()) => state.mode = mode,
+            Err(_) => state.placement = None,
+        }
+    }
+
+    /// Gives the pages of `range`, and those that share a run with them, frames with their content;
+    /// without `fresh`, only those that have some.
+    ///
+    /// # Errors
+    /// Those of [`BoCore::populate`].
+    pub(super) fn populate_part(
+        &self,
+        state: &mut BoState,
+        range: Range<u64>,
+        fresh: Option<Fill>,
+        ask: &Ask<'_>,
+    ) -> Result<()> {
+        let mode = state.mode;
+        let tt = state.tt.get_or_insert_with(|| self.new_tt(mode));
+        let populated = self.populate_tt_part(tt, range, fresh, ask);
         state.update_home();
-        Ok(())
+        populated
     }
 
     /// Populates an object that is in system memory, or nowhere.
@@ -43,25 +92,39 @@ impl BoCore {
     }
 
     /// The same for pages that are not the object's yet.
-    pub(super) fn populate_tt(&self, tt: &mut Tt, ask: &Ask<'_>) -> Result<()> {
+    pub(super) fn populate_tt(&self, tt: &mut Tt, fill: Fill, ask: &Ask<'_>) -> Result<()> {
+        self.populate_tt_part(tt, 0..self.pages.get(), Some(fill), ask)
+    }
+
+    fn populate_tt_part(
+        &self,
+        tt: &mut Tt,
+        range: Range<u64>,
+        fresh: Option<Fill>,
+        ask: &Ask<'_>,
+    ) -> Result<()> {
         if tt.is_populated() {
             return Ok(());
         }
         let device = &self.device;
         let since = device.clock.now();
         let fault = |site| device.fails(site);
-        let supply = device.supply(&fault);
+        let supply = Supply {
+            stash: ask.stash.then_some(&device.stash),
+            ..device.supply(&fault)
+        };
         let swapped = tt.swapped();
         let result = loop {
-            match tt.populate(&supply) {
-                Err(Error::NoMemory { wanted }) => {
+            match tt.populate_range(range.clone(), fresh, &supply) {
+                Err(Error::NoMemory { wanted, .. }) => {
                     if !device.reclaim(wanted, self.id, ask)? {
-                        break Err(Error::NoMemory { wanted });
+                        break Err(device.shortage(wanted));
                     }
                 }
                 result => break result,
             }
         };
+        device.relieve();
         let back = swapped.saturating_sub(tt.swapped());
         if !back.is_zero() {
             device.emit(Event::SwappedIn {
@@ -84,12 +147,13 @@ impl BoCore {
             flags: PlaceFlags::empty(),
             victim,
             group: None,
-            priority: state.priority,
+            level: state.level(),
             bulk: state.bulk.as_ref(),
             home: Home::Unevictable,
             last_stamp: self.device.stamps(1),
             accepts_fences: true,
             claim: None,
+            cache: None,
         }
     }
 
@@ -104,77 +168,7 @@ impl BoCore {
                 Ok(resource)
             }
             Err(TakeRefused::Off) => Err(Error::Invalid("the system memory type is switched off")),
-            Err(_) => Err(Error::NoMemory { wanted: self.pages }),
-        }
-    }
-}
-
-impl DeviceCore {
-    /// Frees system pages until `wanted` fit the limit, by swapping others out. Answers false if
-    /// nothing was freed.
-    pub(super) fn reclaim(&self, wanted: PageCount, object: u64, ask: &Ask<'_>) -> Result<bool> {
-        if self.reap() {
-            return Ok(true);
-        }
-        let fails_fast = ask.context.oom_policy() == OomPolicy::FailFast;
-        if fails_fast || wanted > self.budget.limit() {
-            return Ok(false);
-        }
-        let before = self.budget.used();
-        let limit = self.budget.limit().saturating_sub(wanted);
-        // If the limit was not what stood in the way, the source was: others have to give as much.
-        let target = if before > limit {
-            limit
-        } else {
-            before.saturating_sub(wanted)
-        };
-        let room = || self.budget.used() <= target;
-        if self.backup.is_none() || room() {
-            return self.wait_for_pages(ask);
-        }
-        let ask = Ask {
-            wanted_by: object,
-            window: PageRange::ALL,
-            ..*ask
-        };
-        // What leaves TT is in SYSTEM then, with its pages.
-        for mem_type in [MemType::SYSTEM, MemType::TT, MemType::SYSTEM] {
-            let chained = ask.chain & 1 << mem_type.index() != 0 && mem_type != MemType::SYSTEM;
-            let Some(manager) = self.manager(mem_type).filter(|m| m.uses_frames()) else {
-                continue;
-            };
-            if chained {
-                continue;
-            }
-            let (claim, epoch) = manager.claim(&*self.clock, ask.ticket.age(), PageRange::EMPTY);
-            let found = Hunt::new(self, manager, &ask, &claim).until(epoch, || {
-                Ok(if room() {
-                    Attempt::Done(())
-                } else {
-                    Attempt::More { own_group: false }
-                })
-            })?;
-            if found.is_some() {
-                return Ok(true);
-            }
-        }
-        if self.budget.used() < before {
-            return Ok(true);
-        }
-        self.wait_for_pages(&ask)
-    }
-
-    /// Waits for pages that only a fence keeps. Answers false if there are none, or the caller
-    /// may not wait.
-    fn wait_for_pages(&self, ask: &Ask<'_>) -> Result<bool> {
-        let fence = self.retired_pages.lock().oldest_fence().cloned();
-        match fence {
-            Some(fence) if ask.context.may_wait() => {
-                wait_fence(&fence, ask)?;
-                self.reap();
-                Ok(true)
-            }
-            _ => Ok(false),
+            Err(_) => Err(Error::no_memory(self.pages)),
         }
     }
 }

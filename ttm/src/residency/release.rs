@@ -1,5 +1,7 @@
 //! Objects that nobody uses any more, content that is thrown away, and what waited for a fence.
 
+use placement::CacheMode;
+
 use crate::bo::{BoCore, BoState, Content};
 use crate::error::{Error, Result};
 use crate::reservation::{Guard, Held, Lockable, Taken};
@@ -45,6 +47,7 @@ impl BoCore {
             }
         }
         state.placement = None;
+        state.mode = CacheMode::Cached;
     }
 
     /// Throws the content away. The object is nowhere, and fresh; one whose owner had declared

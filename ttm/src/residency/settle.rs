@@ -84,7 +84,9 @@ impl BoCore {
             state.content = Content::Fresh;
             return Ok(());
         }
-        let Moving { old, old_tt, .. } = moving;
+        let Moving {
+            old, old_tt, mode, ..
+        } = moving;
         let device = &self.device;
         let victim: Weak<dyn Victim> = self.me.clone();
         let back = old.and_then(|old| {
@@ -113,6 +115,7 @@ impl BoCore {
             device.retire_pages(new_tt, fences);
         }
         state.placement = None;
+        state.mode = mode;
         // The frames are there; without their old space they are plain system pages.
         state.resource = match back {
             Some(resource) => Some(resource),

@@ -1,6 +1,6 @@
 //! Clearing memories: one of them, or all of the device's before it sleeps.
 
-use placement::{MemType, PageRange};
+use placement::{CacheMode, MemType, PageRange};
 
 use crate::bo::{BoCore, BoState, Content};
 use crate::context::OpContext;
@@ -11,7 +11,7 @@ use crate::fence::{Status, Usage};
 use crate::reservation::{Guard, Held, Lockable, Terms, Transaction, wait_lock};
 use crate::resource::{Ask, Manager, Victim};
 use crate::sync::{Arc, Weak};
-use crate::tt::Tt;
+use crate::tt::Fill;
 
 use super::hunt::Hunt;
 use super::migrate::{device_side, frames, pending};
@@ -50,6 +50,10 @@ fn with_terms<T>(terms: &Terms<'_>, f: &mut impl FnMut(&Ask<'_>) -> Result<T>) -
         window: PageRange::ALL,
         group: None,
         chain: 0,
+        idle_only: false,
+        fairly: false,
+        until: None,
+        stash: false,
         level: None,
         lost: &|other| terms.lost(other),
     })
@@ -78,12 +82,12 @@ impl DeviceCore {
         Ok(())
     }
 
-    fn device_managers(&self) -> impl Iterator<Item = &Arc<Manager>> {
+    pub(super) fn device_managers(&self) -> impl Iterator<Item = &Arc<Manager>> {
         self.managers.iter().flatten().filter(|m| !m.uses_frames())
     }
 
     /// Empties the device's memories: what is evictable leaves, what is pinned is saved.
-    pub(crate) fn suspend(&self, ask: &Ask<'_>, report: &mut Suspended) -> Result<()> {
+    pub(super) fn suspend(&self, ask: &Ask<'_>, report: &mut Suspended) -> Result<()> {
         for manager in self.device_managers() {
             self.evict_all(manager.mem_type(), ask, &mut report.evicted)?;
         }
@@ -159,9 +163,9 @@ impl BoCore {
             return Ok(false);
         };
         let src = device_side(resource);
-        let mut copy = Box::new(Tt::new(self.id, self.pages));
+        let mut copy = self.new_tt(CacheMode::Cached);
         let copied = self
-            .populate_tt(&mut copy, ask)
+            .populate_tt(&mut copy, Fill::Zeroes, ask)
             .and_then(|()| self.copy_now(held, &src, &frames(&copy), ask));
         match copied {
             Ok(()) => {
@@ -188,7 +192,7 @@ impl BoCore {
         let dst = device_side(resource);
         let copied = self
             .wait_idle(held, Usage::Bookkeep, ask)
-            .and_then(|()| self.populate_tt(&mut copy, ask))
+            .and_then(|()| self.populate_tt(&mut copy, Fill::Zeroes, ask))
             .and_then(|()| self.copy_now(held, &frames(&copy), &dst, ask));
         match copied {
             Ok(()) => {

@@ -31,7 +31,10 @@ impl BoCore {
             return Err(Error::ContentLost);
         }
         for forced in [false, true] {
-            if state.is_in(placement, forced) {
+            if let Some(place) = state.place_in(placement, forced) {
+                if let Some(mode) = place.cache.filter(|mode| *mode != state.mode) {
+                    self.switch_mode(held, &mut state, mode, ask)?;
+                }
                 state.note(placement);
                 return Ok(());
             }
@@ -55,7 +58,9 @@ impl BoCore {
             && state.suspended.is_none()
             && state.content != Content::Lost
             && state.losses == self.device.losses()
-            && state.is_in(placement, false)
+            && state
+                .place_in(placement, false)
+                .is_some_and(|place| place.cache.is_none_or(|mode| mode == state.mode))
     }
 
     fn no_space(&self, placement: &Placement) -> Error {
@@ -96,17 +101,16 @@ impl BoCore {
 }
 
 impl BoState {
-    /// Whether the object is in a place of `placement` that this pass considers.
+    /// The place of `placement` that the object is in and that this pass considers, if perhaps in
+    /// another cache mode.
     #[inline]
-    fn is_in(&self, placement: &Placement, forced: bool) -> bool {
-        let Some(resource) = &self.resource else {
-            return false;
-        };
-        !resource.flags().contains(PlaceFlags::TEMPORARY)
-            && placement
-                .places()
-                .iter()
-                .any(|place| place.considered(forced) && satisfies(resource, place))
+    fn place_in<'p>(&self, placement: &'p Placement, forced: bool) -> Option<&'p Place> {
+        let resource = self.resource.as_ref()?;
+        if resource.flags().contains(PlaceFlags::TEMPORARY) {
+            return None;
+        }
+        let mut places = placement.places().iter();
+        places.find(|place| place.considered(forced) && satisfies(resource, place))
     }
 
     /// Remembers what was asked for, in debug builds, so that checks can hold the object to it

@@ -3,13 +3,18 @@
 use placement::{MemType, Placement};
 
 use crate::bo::{Bo, BoInfo, Reserved};
+use crate::clock::Service;
 use crate::context::OpContext;
-use crate::device::Device;
+use crate::device::{Device, Reaper};
 use crate::driver::{Driver, Side};
 use crate::error::Result;
 use crate::fence::Usage;
+use crate::pages::Reclaim;
+use crate::sync::Arc;
 
 use super::check::{Checked, Violation};
+use super::prepare::Prepared;
+use super::reclaim::{Givers, Relief};
 use super::suspend::{Suspended, with_ask};
 
 impl<D: Driver> Reserved<'_, D> {
@@ -121,18 +126,40 @@ impl<D: Driver> Device<D> {
         Ok(gone)
     }
 
-    /// Empties the device's memories before it sleeps: what is evictable leaves, the content of
-    /// what is pinned is saved to system pages. May be called again after an error.
+    /// Makes sure that the device's memories can be emptied before it sleeps: counts what they hold,
+    /// swaps others out, and puts by the room. [`Prepared::commit`] then does it; dropping the
+    /// result undoes it. Do this while the rest of the system still runs. May wait.
     ///
     /// # Errors
-    /// The first that an object met, such as [`Error::NoMemory`](crate::Error::NoMemory); nothing is lost, and the device
-    /// works on.
+    /// [`Error::Shortfall`](crate::Error::Shortfall) with the figures if it cannot fit: then nothing
+    /// was moved, or what could be swapped out was. [`Error::NoMemory`](crate::Error::NoMemory) if
+    /// the page source has less than its limit. [`Error::Busy`](crate::Error::Busy) while somebody else prepares.
+    ///
+    /// ```
+    /// use ttm::context::OpContext;
+    /// use ttm::fixture;
+    /// # fn main() -> ttm::Result<()> {
+    /// let (device, _) = fixture::device();
+    /// let mut prepared = device.prepare_suspend(OpContext::new())?;
+    /// let suspended = prepared.commit(OpContext::new())?;
+    /// assert_eq!(suspended.evicted, 0, "nothing was there");
+    /// drop(prepared);
+    /// assert_eq!(device.resume(OpContext::new())?, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn prepare_suspend(&self, context: OpContext) -> Result<Prepared<D>> {
+        Prepared::new(self, context)
+    }
+
+    /// Both halves at once, on the same terms: [`Device::prepare_suspend`] and
+    /// [`Prepared::commit`]. May be called again after an error.
+    ///
+    /// # Errors
+    /// Those of both; nothing is lost, and the device works on.
     pub fn suspend(&self, context: OpContext) -> Result<Suspended> {
-        let mut report = Suspended::default();
-        with_ask(&self.core, context, |ask| {
-            self.core.suspend(ask, &mut report)
-        })?;
-        Ok(report)
+        let mut prepared = self.prepare_suspend(context.clone())?;
+        prepared.commit(context)
     }
 
     /// Puts the content of pinned objects back after the device slept. Others come back when
@@ -146,6 +173,24 @@ impl<D: Driver> Device<D> {
             self.core.resume(ask, &mut restored)
         })?;
         Ok(restored)
+    }
+
+    /// Background work of the device, for the host's threads: taking down what was released, keeping
+    /// the pool filled and zeroed, swapping out above the soft limit.
+    #[must_use]
+    pub fn services(&self) -> Vec<Arc<dyn Service>> {
+        vec![
+            Arc::new(Reaper::new(&self.core)),
+            self.core.pool.service(),
+            Arc::new(Relief::new(&self.core)),
+        ]
+    }
+
+    /// The device as one who can give system pages back, for a
+    /// [`Reclaimer`](crate::pages::Reclaimer). Does not keep the device alive.
+    #[must_use]
+    pub fn reclaim(&self) -> Arc<dyn Reclaim> {
+        Arc::new(Givers(Arc::downgrade(&self.core)))
     }
 
     /// Asserts the invariants. For tests and debug builds: takes every reservation in turn.

@@ -1,6 +1,6 @@
 //! The space of one object.
 
-use placement::{Extent, Extents, MemType, PageCount, PageRange, PlaceFlags};
+use placement::{CacheMode, Extent, Extents, MemType, PageCount, PageRange, PlaceFlags};
 use smallvec::SmallVec;
 
 use crate::fence::Fence;
@@ -34,6 +34,7 @@ pub(crate) struct Resource {
     pub(super) group: Option<Arc<Group>>,
     pub(super) pages: PageCount,
     pub(super) flags: PlaceFlags,
+    pub(super) cache: Option<CacheMode>,
     pub(super) leaving: Leaving,
 }
 
@@ -53,6 +54,11 @@ impl Resource {
 
     pub(crate) fn flags(&self) -> PlaceFlags {
         self.flags
+    }
+
+    /// The cache mode that its place wished for.
+    pub(crate) fn cache(&self) -> Option<CacheMode> {
+        self.cache
     }
 
     pub(crate) fn node(&self) -> NodeId {

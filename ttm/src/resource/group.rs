@@ -5,6 +5,7 @@ use core::fmt;
 use placement::{MemType, PageCount};
 
 use crate::error::{Error, Result};
+use crate::pages::Client;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -61,6 +62,7 @@ pub struct Group {
     name: Box<str>,
     parent: Option<Arc<Group>>,
     accounts: [Account; MemType::COUNT],
+    client: Arc<Client>,
 }
 
 impl Group {
@@ -76,6 +78,7 @@ impl Group {
                 low: AtomicU64::new(0),
                 max: AtomicU64::new(PageCount::MAX.get()),
             }),
+            client: Arc::default(),
         })
     }
 
@@ -83,6 +86,22 @@ impl Group {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its weight when system memory is short, 100 unless set: who has more than his part by weight
+    /// is swapped out first.
+    #[must_use]
+    pub fn weight(&self) -> u32 {
+        self.client.weight()
+    }
+
+    /// Sets its weight, at any time; at least 1.
+    pub fn set_weight(&self, weight: u32) {
+        self.client.set_weight(weight);
+    }
+
+    pub(crate) fn client(&self) -> &Arc<Client> {
+        &self.client
     }
 
     /// Sets protection and limit, at any time. What is used beyond the limit stays; nothing new

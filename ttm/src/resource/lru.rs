@@ -1,12 +1,13 @@
 //! The order of eviction.
 //!
 //! ```text
-//!   priority 0 ─▶ a ─ b ─ [bulk: c ─ d] ─ e      list, in the order of arrival
+//!   level 0 ─▶ a ─ b ─ [bulk: c ─ d] ─ e      list, in the order of arrival
 //!                 f, g                           heap, what was put right later
-//!   priority 1 ─▶ …
+//!   level 1 ─▶ …
 //!   out of order: in a walk's hand · busy (found locked) · unevictable (pinned, swapped, …)
 //! ```
 //!
+//! A *level* is a priority, or, before all of them, that of objects whose content nobody needs.
 //! Each entry has a *key*, the moment of its last use as far as this list knows. A use writes only
 //! the object's own stamp; the entry that is about to be taken is compared with it, and goes back
 //! with its newer key if it was used meanwhile. What arrives is the youngest and goes to the end of
@@ -20,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::sync::{Arc, Weak};
 
-use super::PRIORITIES;
+use super::LEVELS;
 use super::bulk::Bulk;
 use super::victim::Victim;
 
@@ -86,9 +87,9 @@ struct Node {
     key: u64,
     home: Home,
     link: Link,
-    /// The order that it belongs to: a priority's or a bulk entry's.
+    /// The order that it belongs to: a level's or a bulk entry's.
     order: u32,
-    priority: u8,
+    level: u8,
     what: What,
 }
 
@@ -100,7 +101,7 @@ enum What {
         victim: Weak<dyn Victim>,
         bulk: Option<Arc<Bulk>>,
     },
-    /// Stands in a priority's order for all ordered members of a group.
+    /// Stands in a level's order for all ordered members of a group.
     Group {
         bulk: Arc<Bulk>,
         order: u32,
@@ -115,7 +116,7 @@ enum What {
 pub(crate) struct Lru {
     nodes: Vec<Node>,
     free: u32,
-    /// One for each priority, then one for each group entry.
+    /// One for each level, then one for each group entry.
     orders: Vec<Sequence>,
     free_orders: Vec<u32>,
     groups: BTreeMap<(u64, u8), u32>,
@@ -129,7 +130,7 @@ impl Lru {
         Self {
             nodes: Vec::new(),
             free: NONE,
-            orders: (0..PRIORITIES).map(|_| Sequence::new()).collect(),
+            orders: (0..LEVELS).map(|_| Sequence::new()).collect(),
             free_orders: Vec::new(),
             groups: BTreeMap::new(),
             busy: BTreeSet::new(),
@@ -153,18 +154,18 @@ impl Lru {
         &mut self,
         victim: Weak<dyn Victim>,
         key: u64,
-        priority: u8,
+        level: u8,
         bulk: Option<Arc<Bulk>>,
         home: Home,
     ) -> NodeId {
-        debug_assert!((priority as usize) < PRIORITIES);
+        debug_assert!((level as usize) < LEVELS);
         let index = self.new_node(Node {
             generation: 0,
             key,
             home: Home::Unevictable,
             link: Link::Out,
             order: NONE,
-            priority,
+            level,
             what: What::One { victim, bulk },
         });
         self.live += 1;
@@ -231,7 +232,7 @@ impl Lru {
             self.enter(index);
         } else if home == Home::Busy {
             let node = &self.nodes[index as usize];
-            self.busy.insert((node.priority, node.key, index));
+            self.busy.insert((node.level, node.key, index));
         }
     }
 
@@ -240,15 +241,15 @@ impl Lru {
         self.find(id).map(|index| self.nodes[index as usize].home)
     }
 
-    /// Changes priority and group of an entry.
-    pub(crate) fn reclassify(&mut self, id: NodeId, priority: u8, bulk: Option<Arc<Bulk>>) {
+    /// Changes level and group of an entry.
+    pub(crate) fn reclassify(&mut self, id: NodeId, level: u8, bulk: Option<Arc<Bulk>>) {
         let index = self
             .find(id)
             .expect("a resource's entry lives as long as it");
         let home = self.nodes[index as usize].home;
         self.leave(index, Home::InHand);
         let node = &mut self.nodes[index as usize];
-        node.priority = priority;
+        node.level = level;
         if let What::One { bulk: old, .. } = &mut node.what {
             *old = bulk;
         }
@@ -268,7 +269,7 @@ impl Lru {
                 self.drop_group_if_empty(order);
             }
             Home::Busy => {
-                self.busy.remove(&(node.priority, node.key, index));
+                self.busy.remove(&(node.level, node.key, index));
             }
             Home::InHand | Home::Unevictable => {}
         }
@@ -278,14 +279,14 @@ impl Lru {
     /// Puts an entry into its sequence.
     fn enter(&mut self, index: u32) {
         let node = &self.nodes[index as usize];
-        let (priority, key) = (node.priority, node.key);
+        let (level, key) = (node.level, node.key);
         let bulk = match &node.what {
             What::One { bulk, .. } => bulk.clone(),
             _ => unreachable!("only objects enter an order"),
         };
         let order = match bulk {
-            None => u32::from(priority),
-            Some(bulk) => self.group_order(bulk, priority, key),
+            None => u32::from(level),
+            Some(bulk) => self.group_order(bulk, level, key),
         };
         self.nodes[index as usize].home = Home::Ordered;
         self.ordered += 1;
@@ -293,8 +294,8 @@ impl Lru {
     }
 
     /// The sequence of a group's members, made if there is none.
-    fn group_order(&mut self, bulk: Arc<Bulk>, priority: u8, key: u64) -> u32 {
-        if let Some(group) = self.groups.get(&(bulk.id(), priority)) {
+    fn group_order(&mut self, bulk: Arc<Bulk>, level: u8, key: u64) -> u32 {
+        if let Some(group) = self.groups.get(&(bulk.id(), level)) {
             let What::Group { order, .. } = self.nodes[*group as usize].what else {
                 unreachable!("the map names group entries")
             };
@@ -312,16 +313,16 @@ impl Lru {
             home: Home::Ordered,
             link: Link::Out,
             order: NONE,
-            priority,
+            level,
             what: What::Group { bulk, order },
         });
-        self.groups.insert((id, priority), group);
-        self.link(u32::from(priority), group);
+        self.groups.insert((id, level), group);
+        self.link(u32::from(level), group);
         order
     }
 
     fn drop_group_if_empty(&mut self, order: u32) {
-        if (order as usize) < PRIORITIES || !self.orders[order as usize].is_empty() {
+        if (order as usize) < LEVELS || !self.orders[order as usize].is_empty() {
             return;
         }
         let found = self.groups.iter().find(|(_, node)| {
@@ -359,15 +360,18 @@ impl Lru {
         self.nodes[index as usize].key = self.newest_key(index);
     }
 
-    /// Takes the least recently used entry of the lowest priority in hand.
-    pub(crate) fn take_oldest(&mut self) -> Option<(NodeId, Option<Arc<dyn Victim>>)> {
-        for priority in 0..PRIORITIES as u32 {
-            let Some((mut index, mut victim)) = self.unlink_oldest(priority) else {
+    /// Takes the least recently used entry of the lowest of the first `levels` levels in hand.
+    pub(crate) fn take_oldest(
+        &mut self,
+        levels: usize,
+    ) -> Option<(NodeId, Option<Arc<dyn Victim>>)> {
+        for level in 0..levels as u32 {
+            let Some((mut index, mut victim)) = self.unlink_oldest(level) else {
                 continue;
             };
             if let What::Group { order, .. } = self.nodes[index as usize].what {
                 // The group stays where it was, with one member less.
-                self.link(priority, index);
+                self.link(level, index);
                 (index, victim) = self.unlink_oldest(order).expect("a group has members");
                 self.drop_group_if_empty(order);
             }
@@ -378,7 +382,7 @@ impl Lru {
         None
     }
 
-    /// The first busy entry after `after` by priority and age.
+    /// The first busy entry after `after` by level and age.
     pub(crate) fn busy_after(&self, after: Option<BusyKey>) -> Option<(BusyKey, Weak<dyn Victim>)> {
         use core::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
@@ -397,10 +401,10 @@ impl Lru {
         })
     }
 
-    /// The ordered entries of a priority, in the order in which they would be evicted.
-    pub(crate) fn in_order(&self, priority: u8) -> Vec<Weak<dyn Victim>> {
+    /// The ordered entries of a level, in the order in which they would be evicted.
+    pub(crate) fn in_order(&self, level: u8) -> Vec<Weak<dyn Victim>> {
         let mut entries = Vec::new();
-        for (_, index) in self.sorted(u32::from(priority)) {
+        for (_, index) in self.sorted(u32::from(level)) {
             match &self.nodes[index as usize].what {
                 What::One { victim, .. } => entries.push(victim.clone()),
                 What::Group { order, .. } => {

@@ -3,7 +3,9 @@
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 
-use placement::{Extents, MemType, PageCount, PageRange, PlaceFlags, Request, Space, TakeError};
+use placement::{
+    CacheMode, Extents, MemType, PageCount, PageRange, PlaceFlags, Request, Space, TakeError,
+};
 use smallvec::SmallVec;
 
 use crate::clock::{Clock, WaitCell};
@@ -60,7 +62,8 @@ pub(crate) struct Order<'a> {
     pub(crate) flags: PlaceFlags,
     pub(crate) victim: &'a Weak<dyn Victim>,
     pub(crate) group: Option<&'a Arc<Group>>,
-    pub(crate) priority: u8,
+    /// Its level in the order of eviction.
+    pub(crate) level: u8,
     pub(crate) bulk: Option<&'a Arc<Bulk>>,
     pub(crate) home: Home,
     /// The last stamp that was given: what arrives is younger.
@@ -69,6 +72,8 @@ pub(crate) struct Order<'a> {
     pub(crate) accepts_fences: bool,
     /// The caller's claim, if it has one.
     pub(crate) claim: Option<u64>,
+    /// The cache mode that the place wishes for.
+    pub(crate) cache: Option<CacheMode>,
 }
 
 /// Granted space.
@@ -212,6 +217,7 @@ impl Manager {
                     group: order.group.cloned(),
                     pages: order.request.pages,
                     flags: order.flags,
+                    cache: order.cache,
                     leaving: Leaving::Unused,
                 },
                 after,
@@ -289,6 +295,7 @@ impl Manager {
             group: back.group.cloned(),
             pages: retired.pages,
             flags: back.flags,
+            cache: back.cache,
             leaving: Leaving::Moved,
         })
     }
@@ -370,8 +377,8 @@ impl Manager {
         self.state.lock().lru.home(node)
     }
 
-    pub(crate) fn reclassify(&self, node: NodeId, priority: u8, bulk: Option<Arc<Bulk>>) {
-        self.state.lock().lru.reclassify(node, priority, bulk);
+    pub(crate) fn reclassify(&self, node: NodeId, level: u8, bulk: Option<Arc<Bulk>>) {
+        self.state.lock().lru.reclassify(node, level, bulk);
     }
 
     /// What there is, for an error's text.
@@ -388,8 +395,8 @@ impl Manager {
     }
 
     /// The objects in the order in which they would be evicted, for tests and for people.
-    pub(crate) fn eviction_order(&self, priority: u8) -> Vec<u64> {
-        let victims = self.state.lock().lru.in_order(priority);
+    pub(crate) fn eviction_order(&self, level: u8) -> Vec<u64> {
+        let victims = self.state.lock().lru.in_order(level);
         objects(victims.iter())
     }
 
@@ -559,7 +566,7 @@ impl State {
         self.lru.insert(
             order.victim.clone(),
             key_of_arrival(order.last_stamp),
-            order.priority,
+            order.level,
             order.bulk.cloned(),
             order.home,
         )

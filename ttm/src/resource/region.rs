@@ -1,7 +1,8 @@
 //! Device memory as the CPU sees it.
 
-use placement::{PageCount, PageRange};
+use placement::{CacheMode, PageCount, PageRange};
 
+use crate::cache::Modes;
 use crate::error::Result;
 use crate::pages::Mapped;
 
@@ -13,11 +14,17 @@ pub trait Region: Send + Sync {
     /// The pages that the CPU can reach; empty if none.
     fn aperture(&self) -> PageRange;
 
-    /// Maps pages for the CPU, readable and writable, until the mapping drops.
+    /// The modes in which the CPU can map it.
+    fn modes(&self) -> Modes;
+
+    /// The mode in which it is mapped unless a place wishes for another.
+    fn own_mode(&self) -> CacheMode;
+
+    /// Maps pages for the CPU in `mode`, readable and writable, until the mapping drops.
     ///
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported) outside the aperture,
     /// [`Error::Backend`](crate::Error::Backend) if the host refuses,
     /// [`Error::DeviceLost`](crate::Error::DeviceLost).
-    fn map(&self, pages: PageRange) -> Result<Mapped>;
+    fn map(&self, pages: PageRange, mode: CacheMode) -> Result<Mapped>;
 }

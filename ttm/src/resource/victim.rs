@@ -2,7 +2,7 @@
 
 use core::any::Any;
 
-use placement::{MemType, PageRange};
+use placement::{MemType, PageCount, PageRange};
 
 use crate::context::OpContext;
 use crate::error::Result;
@@ -61,6 +61,14 @@ pub(crate) struct Ask<'a> {
     /// The memory types that are being evicted from, as bits: an eviction may not push others
     /// out of a type that the chain came through.
     pub(crate) chain: u16,
+    /// Only victims that no fence holds up are wanted: others would have to be waited for.
+    pub(crate) idle_only: bool,
+    /// Only objects of clients are wanted that have more than their share of system memory.
+    pub(crate) fairly: bool,
+    /// System pages in use at which a swap-out has given enough.
+    pub(crate) until: Option<PageCount>,
+    /// Whether it may use what was put by for a suspend.
+    pub(crate) stash: bool,
     /// The evictions that led to this one.
     pub(crate) level: Option<&'a Level<'a>>,
     /// The lock that made a nested step fail with `Deadlock`.

@@ -15,6 +15,7 @@ use crate::sync::Arc;
 use super::lru::{BusyKey, Home, NodeId};
 use super::manager::{ClaimGuard, Manager};
 use super::victim::Victim;
+use super::{LEVELS, UNNEEDED};
 
 /// A walk. What it still has in hand goes back when it drops.
 pub(crate) struct Walk<'a> {
@@ -22,6 +23,8 @@ pub(crate) struct Walk<'a> {
     hand: RefCell<SmallVec<[NodeId; 4]>>,
     busy_at: Cell<Option<BusyKey>>,
     own_changes: Cell<u64>,
+    /// Levels of the order that it visits.
+    levels: usize,
 }
 
 impl<'a> Walk<'a> {
@@ -31,13 +34,22 @@ impl<'a> Walk<'a> {
             hand: RefCell::new(SmallVec::new()),
             busy_at: Cell::new(None),
             own_changes: Cell::new(0),
+            levels: LEVELS,
         }
+    }
+
+    /// Visits only objects whose content nobody needs.
+    pub(crate) fn unneeded_only(mut self, only: bool) -> Self {
+        if only {
+            self.levels = usize::from(UNNEEDED) + 1;
+        }
+        self
     }
 
     /// Takes the next candidate in hand.
     pub(crate) fn next(&self) -> Option<(NodeId, Arc<dyn Victim>)> {
         loop {
-            let (node, victim) = self.manager.lru().take_oldest()?;
+            let (node, victim) = self.manager.lru().take_oldest(self.levels)?;
             self.hand.borrow_mut().push(node);
             // An object that is being taken down gives its space back by itself.
             if let Some(victim) = victim {

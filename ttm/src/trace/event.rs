@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use placement::MemType;
+use placement::{CacheMode, MemType};
 
 use crate::clock::Time;
 
@@ -100,6 +100,17 @@ pub enum Event {
         /// When it was begun.
         since: Time,
     },
+    /// The cache mode of an object's pages was changed where they are.
+    CacheSwitched {
+        /// The object's number.
+        object: u64,
+        /// Its size.
+        bytes: u64,
+        /// The mode that they had.
+        from: CacheMode,
+        /// The mode that they have.
+        to: CacheMode,
+    },
     /// A victim was passed over.
     PassedOver {
         /// The victim's number.
@@ -152,6 +163,7 @@ impl Event {
             | Self::Discarded { object, .. }
             | Self::SwappedOut { object, .. }
             | Self::SwappedIn { object, .. }
+            | Self::CacheSwitched { object, .. }
             | Self::PassedOver { object, .. }
             | Self::Refused { object, .. }
             | Self::Waited { object, .. } => object,
@@ -189,6 +201,9 @@ impl fmt::Display for Event {
             Self::SwappedIn { object, bytes, .. } => {
                 write!(f, "object {object} swapped in, {bytes} bytes")
             }
+            Self::CacheSwitched {
+                object, from, to, ..
+            } => write!(f, "object {object} was {from}, is {to}"),
             Self::PassedOver {
                 object,
                 wanted_by,

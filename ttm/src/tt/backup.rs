@@ -3,7 +3,7 @@
 use placement::PageCount;
 
 use crate::error::Result;
-use crate::pages::Mapped;
+use crate::pages::Kmap;
 
 /// Whose pages, which, and from which swap-out; part of every checksum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,17 +33,13 @@ impl SlotTag {
 pub struct SlotRun {
     first: u64,
     pages: PageCount,
-    generation: u32,
+    tag: SlotTag,
 }
 
 impl SlotRun {
-    /// For backups: the ownership of slots that hold the run of `tag`.
+    /// For backups: the ownership of slots for the run that `tag` names.
     pub const fn new(first: u64, pages: PageCount, tag: SlotTag) -> Self {
-        Self {
-            first,
-            pages,
-            generation: tag.generation,
-        }
+        Self { first, pages, tag }
     }
 
     /// The first slot, as the backup numbers them.
@@ -58,29 +54,66 @@ impl SlotRun {
         self.pages
     }
 
-    /// The swap-out that filled them.
+    /// Whose pages they are for, and from which swap-out.
     #[must_use]
-    pub const fn generation(&self) -> u32 {
-        self.generation
+    pub const fn tag(&self) -> SlotTag {
+        self.tag
     }
 }
 
-/// Keeps pages elsewhere: a file, a compressed pool, another machine.
+/// Which way pages go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// From frames to slots.
+    Out,
+    /// From slots to frames.
+    In,
+}
+
+/// One run on its way. It owns the window through which its frames are read or written.
+#[derive(Debug)]
+pub struct Transfer {
+    /// What its owner calls it.
+    pub id: usize,
+    /// Its first slot.
+    pub first: u64,
+    /// Its frames; as many pages as it has slots.
+    pub memory: Kmap,
+}
+
+/// Runs to be moved, one after the other, and what became of them.
+pub trait Transfers {
+    /// The next run; `None` if there is none now. Asked again after each that is done.
+    fn next(&mut self) -> Option<Transfer>;
+
+    /// A run has arrived, or failed: then slots and frames are undefined where they were written.
+    fn done(&mut self, transfer: Transfer, result: Result<()>);
+}
+
+/// Keeps pages elsewhere: a file, memory, another machine.
 ///
 /// The manager checks what comes back against checksums of its own, so a backup may be wrong but
-/// cannot pass wrong bytes on.
+/// cannot pass wrong bytes on. What swapping out needs is allocated in [`Backup::prepare`], when
+/// pages are populated: when memory is short nothing is allocated.
 pub trait Backup: Send + Sync {
-    /// Stores the pages of `from`, all or none, in slots taken for them. May wait for the disk.
+    /// Makes ready to take `runs` more runs without allocating.
     ///
     /// # Errors
-    /// [`Error::Backup`](crate::Error::Backup) if it is full or cannot write; no slot was taken.
-    fn store(&self, tag: SlotTag, from: &Mapped) -> Result<SlotRun>;
+    /// [`Error::NoMemory`](crate::Error::NoMemory); nothing has changed.
+    fn prepare(&self, runs: usize) -> Result<()>;
 
-    /// Reads all pages of `slots` into `into`. The slots stay.
+    /// Undoes as much of [`Backup::prepare`].
+    fn unprepare(&self, runs: usize);
+
+    /// Takes slots that nobody has, with room behind them. Allocates nothing.
     ///
     /// # Errors
-    /// [`Error::Backup`](crate::Error::Backup) if it cannot read; `into` is undefined.
-    fn load(&self, slots: &SlotRun, tag: SlotTag, into: &Mapped) -> Result<()>;
+    /// [`Error::Backup`](crate::Error::Backup) if it is full, naming the limit; no slot was taken.
+    fn take(&self, pages: PageCount, tag: SlotTag) -> Result<SlotRun>;
+
+    /// Moves runs, several at once if it can, until `work` has no more and all are done. May wait
+    /// for the disk.
+    fn transfer(&self, direction: Direction, work: &mut dyn Transfers);
 
     /// Takes slots back. What they held is never shown to anybody again (I-63).
     fn discard(&self, slots: SlotRun);

@@ -6,20 +6,21 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ptr::NonNull;
 
+use ttm::cache::{CacheMode, Maintenance, Modes};
 use ttm::clock::{Clock, Time, WaitCell, WaitFor, Woken};
 use ttm::driver::{
     BoFacts, CopyEngine, CopyJob, Driver, EngineId, Eviction, MoveFacts, Route, Side,
 };
 use ttm::fault::{Faults, Site};
 use ttm::fence::{Fence, FenceError, Status, Timeline};
-use ttm::pages::{FrameRun, FrameSpan, Mapped, PageSource};
+use ttm::pages::{Dirty, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want, Zone};
 use ttm::placement::{
     Extents, MemType, PAGE_SIZE, PageCount, PageRange, Place, Placement, Range, Request, Space,
 };
 use ttm::resource::Region;
 use ttm::sync::atomic::{AtomicU64, Ordering};
 use ttm::sync::{Arc, Mutex, OnceLock, Weak};
-use ttm::tt::{Backup, SlotRun, SlotTag};
+use ttm::tt::{Backup, Direction, SlotRun, SlotTag, Transfers};
 use ttm::{Error, Result};
 
 const PAGE: usize = PAGE_SIZE as usize;
@@ -50,14 +51,17 @@ impl Memory {
         let at = NonNull::new(bytes.as_ptr().cast::<u8>().cast_mut()).expect("inside");
         // SAFETY: the slice has that many bytes, in cells that may be written, and lives as long
         // as its owner, which is handed over.
-        unsafe { Mapped::new(at, bytes.len(), Box::new(Arc::clone(self))) }
+        unsafe { Mapped::new(at, bytes.len(), Arc::clone(self)) }
     }
 }
+
+/// Runs by their first page, with how many of their pages are out.
+type Out = BTreeMap<u64, (Extents, u64)>;
 
 /// System frames.
 pub(crate) struct Frames {
     memory: Arc<Memory>,
-    taken: Mutex<(Range, BTreeMap<u64, Extents>)>,
+    taken: Mutex<(Range, Out)>,
 }
 
 impl Frames {
@@ -70,45 +74,61 @@ impl Frames {
 }
 
 impl PageSource for Frames {
-    fn take(&self, pages: PageCount) -> Result<FrameRun> {
+    fn offers(&self) -> Offers {
+        Offers::ordinary(self.taken.lock().0.size())
+    }
+
+    fn take(&self, want: &Want) -> Result<FrameRun> {
+        let pages = want.pages;
         let mut taken = self.taken.lock();
-        let no_memory = |_| Error::NoMemory { wanted: pages };
+        let no_memory = |_| Error::no_memory(pages);
         let extents = taken.0.take(&Request::new(pages)).map_err(no_memory)?;
-        let first = extents[0].start();
-        taken.1.insert(first, extents);
+        let (first, generation) = (extents[0].start(), extents[0].generation());
+        taken.1.insert(first, (extents, pages.get()));
         self.memory
             .map(first, pages)
             .zero(0, pages.bytes() as usize);
-        Ok(FrameRun::new(FrameSpan {
+        let span = FrameSpan {
             file: 0,
             first,
             pages,
-        }))
+        };
+        Ok(FrameRun::fresh(span, Zone::Normal, 0, generation))
     }
 
-    fn give(&self, run: FrameRun) {
+    fn give(&self, run: FrameRun<Dirty>) {
         let mut taken = self.taken.lock();
-        let extents = taken
-            .1
-            .remove(&run.span().first)
-            .expect("frames that were taken");
-        for extent in extents {
-            assert_eq!(
-                extent.pages(),
-                run.pages(),
-                "frames are given back as they were taken"
-            );
+        let mut runs = taken.1.range_mut(..=run.span().first);
+        let (&first, (extents, left)) = runs.next_back().expect("frames that were taken");
+        assert!(run.span().end() <= extents[0].range().end(), "{run:?}");
+        *left -= run.pages().get();
+        if *left > 0 {
+            return;
+        }
+        for extent in taken.1.remove(&first).expect("just seen").0 {
             taken.0.give(extent);
         }
     }
 
-    fn map(&self, span: FrameSpan) -> Result<Mapped> {
+    fn zero(&self, span: FrameSpan, _: CacheMode) -> Result<()> {
+        let mapped = self.memory.map(span.first, span.pages);
+        mapped.zero(0, mapped.len());
+        Ok(())
+    }
+
+    fn map(&self, span: FrameSpan, _: CacheMode) -> Result<Mapped> {
         Ok(self.memory.map(span.first, span.pages))
     }
 
+    fn switch(&self, _: &[FrameSpan], _: CacheMode, _: CacheMode) -> Result<()> {
+        Err(Error::Unsupported("all is cached"))
+    }
+
+    fn maintain(&self, _: FrameSpan, _: Maintenance) {}
+
     fn taken(&self) -> PageCount {
-        let taken = self.taken.lock();
-        taken.0.size().saturating_sub(taken.0.free())
+        let out = self.taken.lock().1.values().map(|(_, left)| left).sum();
+        pages(out)
     }
 }
 
@@ -136,7 +156,15 @@ impl Region for Vram {
         PageRange::new(0, self.size.get() / 2).expect("in order")
     }
 
-    fn map(&self, range: PageRange) -> Result<Mapped> {
+    fn modes(&self) -> Modes {
+        Modes::all()
+    }
+
+    fn own_mode(&self) -> CacheMode {
+        CacheMode::WriteCombined
+    }
+
+    fn map(&self, range: PageRange, _: CacheMode) -> Result<Mapped> {
         if !self.aperture().contains_range(&range) {
             return Err(Error::Unsupported("outside the aperture"));
         }
@@ -160,28 +188,39 @@ impl Shelf {
 }
 
 impl Backup for Shelf {
-    fn store(&self, tag: SlotTag, from: &Mapped) -> Result<SlotRun> {
-        let n = from.len() / PAGE;
-        if self.used().get() + n as u64 > self.limit {
-            return Err(Error::Backup("the shelf is full".into()));
+    fn prepare(&self, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn unprepare(&self, _: usize) {}
+
+    fn take(&self, count: PageCount, tag: SlotTag) -> Result<SlotRun> {
+        if self.used().get() + count.get() > self.limit {
+            return Err(Error::Backup("is full".into()));
         }
         let mut slots = self.slots.lock();
         let first = slots.0;
-        slots.0 += n as u64;
-        for page in 0..n {
-            let mut bytes = vec![0; PAGE];
-            from.read(page * PAGE, &mut bytes);
-            slots.1.insert(first + page as u64, bytes);
+        slots.0 += count.get();
+        for slot in first..slots.0 {
+            slots.1.insert(slot, vec![0; PAGE]);
         }
-        Ok(SlotRun::new(first, pages(n as u64), tag))
+        Ok(SlotRun::new(first, count, tag))
     }
 
-    fn load(&self, run: &SlotRun, _: SlotTag, into: &Mapped) -> Result<()> {
-        let slots = self.slots.lock();
-        for page in 0..run.pages().get() {
-            into.write(page as usize * PAGE, &slots.1[&(run.first() + page)]);
+    fn transfer(&self, direction: Direction, work: &mut dyn Transfers) {
+        while let Some(transfer) = work.next() {
+            let (first, memory) = (transfer.first, &transfer.memory);
+            let mut slots = self.slots.lock();
+            for n in 0..memory.len() / PAGE {
+                let slot = slots.1.get_mut(&(first + n as u64)).expect("taken");
+                match direction {
+                    Direction::Out => memory.read(n * PAGE, slot),
+                    Direction::In => memory.write(n * PAGE, slot),
+                }
+            }
+            drop(slots);
+            work.done(transfer, Ok(()));
         }
-        Ok(())
     }
 
     fn discard(&self, run: SlotRun) {
