@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use crate::report::json::Target;
-use crate::size::ByteSize;
+use cli::json::Target;
+use cli::size::ByteSize;
 
 const ABOUT: &str = "\
 Simulates GPU memory management on a fake card: buffer objects that don't all fit are moved, \
@@ -231,7 +231,7 @@ impl Outputs {
             eprint!("{text}");
             return Ok(());
         }
-        crate::report::table::to_stdout(text.as_bytes())
+        cli::table::to_stdout(text.as_bytes())
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod client;
 mod oracle;
+mod pages;
 mod report;
 mod stats;
 
@@ -32,7 +33,7 @@ use ttm::sync::{Arc, Mutex};
 use crate::args::{ClockKind, DemoArgs, Inject};
 use crate::exit::Failure;
 use crate::report::observer::{Observed, Observer};
-use crate::report::table::to_stdout;
+use cli::table::to_stdout;
 use client::{Client, Done, Ended, Random};
 use stats::Stats;
 
@@ -99,7 +100,7 @@ impl Shared {
     }
 
     fn note(&self, error: &ttm::Error) {
-        *self.failures.lock().entry(error.to_string()).or_default() += 1;
+        *self.failures.lock().entry(summary(error)).or_default() += 1;
     }
 
     /// The device's own invariants; on the wall clock only when nobody is at work.
@@ -112,12 +113,32 @@ impl Shared {
     }
 }
 
+/// An error without the figures in which one occurrence differs from the next.
+fn summary(error: &ttm::Error) -> String {
+    match error {
+        ttm::Error::NoMemory { why: Some(why), .. } => match &why.refusal {
+            Some(refusal) => format!(
+                "out of system memory: the system limit is {}, and {refusal}",
+                why.limit
+            ),
+            None => format!("out of system memory: the system limit is {}", why.limit),
+        },
+        ttm::Error::NoMemory { why: None, .. } => "out of system memory".into(),
+        ttm::Error::NoSpace(detail) => {
+            let tried = detail.tried.iter().map(|t| t.mem_type.to_string());
+            format!("no space in {}", tried.collect::<Vec<_>>().join(", "))
+        }
+        error => error.to_string(),
+    }
+}
+
 /// The card, and what manages it.
 struct Rig {
     device: Device<SimDriver>,
     gpu: Gpu,
     time: SimClock,
     stats: Arc<Stats>,
+    swap: Arc<FileBackup>,
     observer: Option<Arc<Observer>>,
 }
 
@@ -163,7 +184,7 @@ fn list_sites() -> Result<()> {
 
 /// The card as asked for: a real card's layout is scaled to `--vram`.
 fn config(args: &DemoArgs) -> Result<GpuConfig> {
-    let pages = |size: crate::size::ByteSize| {
+    let pages = |size: cli::size::ByteSize| {
         PageCount::from_bytes_ceil(size.bytes()).context("a size beyond all memory")
     };
     let vram = pages(args.vram)?;
@@ -182,7 +203,7 @@ fn config(args: &DemoArgs) -> Result<GpuConfig> {
     ensure!(
         args.system_limit().bytes() >= least,
         "--system-limit: expected at least {}, twice the largest object, found {}",
-        crate::size::ByteSize(least),
+        cli::size::ByteSize(least),
         args.system_limit()
     );
     let mut config = match &args.preset {
@@ -219,7 +240,8 @@ impl Rig {
         };
         let limit = args.swap_limit.map_or(1 << 40, |limit| limit.bytes());
         let swap = FileBackup::new(args.swap_dir(), limit).context("--swap-dir")?;
-        let swap = FailingBackup::new(Arc::new(swap), Arc::clone(&inject));
+        let swap = Arc::new(swap);
+        let backup = FailingBackup::new(Arc::clone(&swap) as _, Arc::clone(&inject));
         let wanted = args.outputs.trace.is_some() || args.outputs.plot.is_some();
         let observer = match wanted {
             true => Some(Arc::new(Observer::create(&args.outputs)?)),
@@ -231,7 +253,7 @@ impl Rig {
         let limit = PageCount::new(args.system_limit().bytes() / PAGE_SIZE);
         let mut builder = Device::builder(SimDriver::new().engines(EngineId(0), out), gpu.clock())
             .pages(gpu.pages())
-            .backup(Arc::new(swap))
+            .backup(Arc::new(backup))
             .system_limit(limit.context("--system-limit")?)
             .memory(
                 MemType::VRAM,
@@ -257,6 +279,7 @@ impl Rig {
             gpu,
             time,
             stats,
+            swap,
             observer,
         })
     }

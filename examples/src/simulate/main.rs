@@ -1,10 +1,10 @@
 //! `simulate`: the memory manager on a fake card, as a demonstration and as a replay of traces.
 //!
 //! Here the command line is read and handed on, and the outcome becomes an exit status. The rest:
-//! - [`args`], [`size`]: what was asked for.
+//! - [`args`]: what was asked for.
 //! - [`demo`]: clients whose objects don't all fit, every word checked.
 //! - [`replay`]: a recorded trace of touches, against the manager and against the optimum.
-//! - [`report`]: tables, JSON, Perfetto traces, plots.
+//! - [`report`]: Perfetto traces, plots; tables and JSON are in [`cli`].
 //! - [`exit`]: failures and exit statuses.
 
 #![deny(unsafe_code)]
@@ -14,7 +14,6 @@ mod demo;
 mod exit;
 mod replay;
 mod report;
-mod size;
 
 use std::process::ExitCode;
 

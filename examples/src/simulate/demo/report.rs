@@ -10,10 +10,11 @@ use serde::Serialize;
 use ttm::device::Device;
 
 use super::client::Done;
+use super::pages::{Pool, Swap};
 use super::{Rig, Shared};
 use crate::args::{DemoArgs, Outputs};
-use crate::report::table::{Table, thousands};
-use crate::size::ByteSize;
+use cli::size::ByteSize;
+use cli::table::{Table, thousands};
 
 /// The figures of a run, as `--json` writes them.
 #[derive(Debug, Serialize)]
@@ -36,6 +37,8 @@ pub(super) struct Report {
     back_offs: u64,
     seed: u64,
     memory: Vec<Memory>,
+    pool: Pool,
+    swap: Swap,
     clients: Vec<OneClient>,
     /// What failed and was survived, and how often.
     failures: BTreeMap<String, u64>,
@@ -94,6 +97,8 @@ impl Report {
             seed: args.seed,
             clients: of_clients.collect(),
             memory,
+            pool: Pool::of(&rig.device),
+            swap: Swap::of(&rig.swap),
             failures: shared.failures.lock().clone(),
         }
     }
@@ -122,6 +127,8 @@ impl Report {
             ]);
         }
         outputs.say(&format!("{memory}\n"))?;
+        self.pool.print(outputs)?;
+        self.swap.print(outputs)?;
         let mut clients = Table::new([
             "client",
             "operations",

@@ -25,7 +25,7 @@ use serde::Serialize;
 
 use super::trace::Trace;
 use crate::args::Order;
-use crate::size::ByteSize;
+use cli::size::ByteSize;
 
 /// What happened in a replay. No sum overflows: [`Trace`] bounds the bytes of all touches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

@@ -23,7 +23,7 @@ use super::trace::{Request, Trace};
 use crate::args::{Order, Policy};
 use crate::exit::Failure;
 use crate::report::observer::Observer;
-use crate::size::ByteSize;
+use cli::size::ByteSize;
 
 /// What copies would go over: the default engine of the fake card, one copy after the other.
 #[derive(Clone, Copy, Debug)]

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::trace::{ObjectInfo, Parts, RequestEnd};
 use super::trace_file::{Fault, Line, lines, quote};
-use crate::size::ByteSize;
+use cli::size::ByteSize;
 
 /// The one field that matters, unread: its numbers are read in place, to name the column of a
 /// bad one.

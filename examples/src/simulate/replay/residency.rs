@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use super::trace::{ObjectInfo, Parts, RequestEnd};
 use super::trace_file::{Fault, Line, lines, quote};
-use crate::size::ByteSize;
+use cli::size::ByteSize;
 
 /// The word a file begins with.
 pub(super) const HEADER: &str = "residency";

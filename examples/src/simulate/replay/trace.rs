@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use crate::size::ByteSize;
+use cli::size::ByteSize;
 
 /// Objects and the order in which they are touched. Checked when made, read-only after.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,7 +24,7 @@ use memmap2::{Mmap, MmapOptions};
 use super::trace::{Parts, Trace};
 use super::{mooncake, residency};
 use crate::args::Format;
-use crate::size::ByteSize;
+use cli::size::ByteSize;
 
 /// The longest line that is still taken for text somebody meant.
 const MAX_LINE_BYTES: usize = 64 << 20;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::json;
 
-use super::atomic_file::AtomicFile;
+use cli::atomic_file::AtomicFile;
 
 /// Writes one trace file, which appears under its name in [`TraceWriter::finish`].
 #[derive(Debug)]
@@ -224,7 +224,7 @@ fn micros(ns: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::atomic_file::tests::Folder;
+    use cli::folder::Folder;
     use serde_json::Value;
 
     const LANE: Lane = Lane { pid: 1, tid: 2 };

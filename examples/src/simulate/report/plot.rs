@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use plotters::prelude::*;
 
-use super::atomic_file::AtomicFile;
+use cli::atomic_file::AtomicFile;
 
 const SIZE: (u32, u32) = (1200, 600);
 
@@ -144,7 +144,7 @@ fn light(colour: RGBColor) -> RGBColor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::atomic_file::tests::Folder;
+    use cli::folder::Folder;
 
     fn residency(samples: usize) -> Residency {
         let sample = |index: usize| (index as f64 / 100.0, vec![1.0, (index % 7) as f64]);

@@ -3,7 +3,7 @@
 use super::{Card, Counts, DoesNotFit, groups};
 use crate::args::Order;
 use crate::replay::trace::Trace;
-use crate::size::ByteSize;
+use cli::size::ByteSize;
 
 /// Counts a replay in which the object touched longest ago leaves first.
 ///

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use super::{Card, Counts, DoesNotFit, groups};
 use crate::args::Order;
 use crate::replay::trace::Trace;
-use crate::size::ByteSize;
+use cli::size::ByteSize;
 
 /// The next use of what is never used again.
 const NEVER: u32 = u32::MAX;

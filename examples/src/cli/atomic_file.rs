@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 
 /// A file being written, buffered.
 #[derive(Debug)]
-pub(crate) struct AtomicFile {
+pub struct AtomicFile {
     /// `Some` until committed.
     out: Option<BufWriter<File>>,
     /// Where the bytes go meanwhile; `None` when they go to the target directly.
@@ -25,7 +25,7 @@ impl AtomicFile {
     ///
     /// # Errors
     /// The folder doesn't exist or can't be written, or `path` is a folder.
-    pub(crate) fn create(path: &Path) -> Result<Self> {
+    pub fn create(path: &Path) -> Result<Self> {
         // A link stays a link: what it points to is replaced.
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let direct = fs::metadata(&target).is_ok_and(|meta| !meta.is_file());
@@ -46,7 +46,7 @@ impl AtomicFile {
     ///
     /// # Errors
     /// The bytes don't all reach the file, or it can't be renamed; the target is as it was.
-    pub(crate) fn commit(mut self) -> Result<()> {
+    pub fn commit(mut self) -> Result<()> {
         let written = self.flush().and_then(|()| match &self.beside {
             Some(beside) => fs::rename(beside, &self.target),
             None => Ok(()),
@@ -91,38 +91,9 @@ fn beside(target: &Path) -> Result<PathBuf> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    /// A folder of its own for one test, removed when dropped.
-    pub(crate) struct Folder(pub(crate) PathBuf);
-
-    impl Folder {
-        pub(crate) fn new(test: &str) -> Self {
-            let name = format!("simulate-{test}-{}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-
-        pub(crate) fn file(&self, name: &str) -> PathBuf {
-            self.0.join(name)
-        }
-
-        pub(crate) fn names(&self) -> Vec<String> {
-            let entries = fs::read_dir(&self.0).unwrap();
-            let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name();
-            entries
-                .map(|entry| name(entry).into_string().unwrap())
-                .collect()
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).unwrap();
-        }
-    }
+    use crate::folder::Folder;
 
     #[test]
     fn a_file_not_committed_leaves_the_old_content_and_nothing_beside_it() {

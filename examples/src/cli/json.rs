@@ -12,7 +12,7 @@ use super::atomic_file::AtomicFile;
 
 /// Where JSON goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub enum Target {
     /// Standard output, written `-`; tables then belong on standard error.
     Stdout,
     /// A file, which appears whole or not at all.
@@ -24,7 +24,7 @@ impl Target {
     ///
     /// # Errors
     /// The file can't be written, and is then as it was; or `value` doesn't serialise.
-    pub(crate) fn write(&self, value: &impl Serialize) -> Result<()> {
+    pub fn write(&self, value: &impl Serialize) -> Result<()> {
         let mut text = serde_json::to_vec_pretty(value).context("the figures as JSON")?;
         text.push(b'\n');
         match self {
@@ -53,7 +53,7 @@ impl FromStr for Target {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::atomic_file::tests::Folder;
+    use crate::folder::Folder;
     use std::collections::BTreeMap;
 
     #[test]

@@ -10,14 +10,14 @@ use crate::size::ByteSize;
 
 /// A table under construction.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub struct Table {
     inner: comfy_table::Table,
     columns: usize,
 }
 
 impl Table {
     /// An empty table with these headers.
-    pub(crate) fn new<const N: usize>(headers: [&str; N]) -> Self {
+    pub fn new<const N: usize>(headers: [&str; N]) -> Self {
         let mut inner = comfy_table::Table::new();
         inner.load_style(presets::UTF8_HORIZONTAL_ONLY);
         inner.set_header(headers);
@@ -28,7 +28,7 @@ impl Table {
     ///
     /// # Panics
     /// The number of cells isn't the number of headers.
-    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) -> &mut Self {
+    pub fn row(&mut self, cells: impl IntoIterator<Item = Cell>) -> &mut Self {
         let cells: Vec<Cell> = cells.into_iter().collect();
         assert_eq!(cells.len(), self.columns, "cells in a row, and headers");
         for (index, cell) in cells.iter().enumerate() {
@@ -50,7 +50,7 @@ impl fmt::Display for Table {
 
 /// One cell of a [`Table`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Cell {
+pub enum Cell {
     /// Set to the left.
     Text(String),
     /// Set to the right, as formatted.
@@ -59,7 +59,7 @@ pub(crate) enum Cell {
 
 impl Cell {
     /// A ratio of 0 to 1 as per cent with one decimal; a dash when there is nothing to divide.
-    pub(crate) fn percent(part: u64, whole: u64) -> Self {
+    pub fn percent(part: u64, whole: u64) -> Self {
         Self::Number(match whole {
             0 => "-".into(),
             whole => format!("{:.1} %", 100.0 * part as f64 / whole as f64),
@@ -107,7 +107,7 @@ impl From<ByteSize> for Cell {
 }
 
 /// A number with a comma between thousands: `208,177`.
-pub(crate) fn thousands(number: u64) -> String {
+pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -123,7 +123,7 @@ pub(crate) fn thousands(number: u64) -> String {
 ///
 /// # Errors
 /// Standard output can't be written for another reason.
-pub(crate) fn to_stdout(text: &[u8]) -> Result<()> {
+pub fn to_stdout(text: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

@@ -23,22 +23,21 @@ const MAX_DECIMALS: usize = 9;
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
-pub(crate) struct ByteSize(pub(crate) u64);
+pub struct ByteSize(pub u64);
 
 impl ByteSize {
     /// One kibibyte.
-    pub(crate) const KIB: Self = Self(1 << 10);
+    pub const KIB: Self = Self(1 << 10);
     /// One mebibyte.
-    #[cfg(test)]
-    pub(crate) const MIB: Self = Self(1 << 20);
+    pub const MIB: Self = Self(1 << 20);
 
     /// The size as a number of bytes.
-    pub(crate) fn bytes(self) -> u64 {
+    pub fn bytes(self) -> u64 {
         self.0
     }
 
     /// The size rounded to one decimal of its largest unit, for tables: `35.7 GiB`.
-    pub(crate) fn human(self) -> String {
+    pub fn human(self) -> String {
         match UNITS.iter().find(|(_, unit)| self.0 >= *unit) {
             Some((suffix, unit)) => format!("{:.1} {suffix}iB", self.0 as f64 / *unit as f64),
             None => format!("{} B", self.0),
@@ -93,7 +92,7 @@ impl fmt::Display for ByteSize {
 
 /// Why a text is not a [`ByteSize`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum SizeError {
+pub enum SizeError {
     /// It doesn't read as a size.
     NotASize(String),
     /// It reads as a size of 2^64 bytes or more.

@@ -1,0 +1,11 @@
+//! What the programs of this package share on the command line: sizes as people write them, tables,
+//! JSON, files that appear whole or not at all.
+
+#![deny(unsafe_code)]
+
+pub mod atomic_file;
+#[doc(hidden)]
+pub mod folder;
+pub mod json;
+pub mod size;
+pub mod table;
