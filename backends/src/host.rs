@@ -39,4 +39,4 @@ pub use threads::Threads;
 #[cfg(feature = "sim")]
 pub(crate) use file_map::FileMap;
 #[cfg(feature = "sim")]
-pub(crate) use pages::{memfd, punch, reserve};
+pub(crate) use pages::{discard, memfd, punch, reserve};

@@ -16,13 +16,12 @@ mod nodes;
 mod page_file;
 
 pub use huge::{HugeCounts, HugePages};
-pub(crate) use page_file::{memfd, punch, reserve};
+pub(crate) use page_file::{discard, memfd, punch, reserve};
 
 use core::fmt;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 
-use placement::{CacheMode, PAGE_SIZE, PageCount};
+use placement::{CacheMode, PAGE_SIZE, PageCount, PageRange};
 use ttm::cache::Maintenance;
 use ttm::error::{Error, Result};
 use ttm::pages::{Dirty, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want, Zones};
@@ -33,13 +32,10 @@ use super::file_map::FileMap;
 
 use huge::{Collapser, Tally};
 use nodes::Nodes;
-use page_file::{PageFile, huge_memfd};
+use page_file::{PageFile, huge_memfd, write_zeroes};
 
 /// Pages of a huge page.
 const PIECE: u64 = 512;
-
-/// What frames are overwritten with.
-static ZEROES: [u8; 1 << 18] = [0; 1 << 18];
 
 /// A page source over memory files of the host: one for each NUMA node.
 ///
@@ -315,17 +311,9 @@ impl PageSource for MemfdPages {
             mapped.zero(0, mapped.len());
             return Ok(());
         }
-        let mut at = span.first * PAGE_SIZE;
-        let mut left = span.pages.bytes();
-        while left > 0 {
-            let part = left.min(ZEROES.len() as u64);
-            file.file()
-                .write_all_at(&ZEROES[..part as usize], at)
-                .map_err(|error| Error::Backend(error.into()))?;
-            at += part;
-            left -= part;
-        }
-        Ok(())
+        let range = PageRange::at(span.first, span.pages);
+        let range = range.ok_or(Error::Invalid("no page file is as long as that"))?;
+        write_zeroes(file.file(), range).map_err(|error| Error::Backend(error.into()))
     }
 
     /// # Errors

@@ -142,13 +142,14 @@ impl Cache {
         self.lines.reserve(pages)
     }
 
-    /// Nobody has the pages any more: nothing of them is left in any cache.
-    pub(super) fn forget(&self, pages: PageRange) -> Result<(), Errno> {
+    /// Nobody has the pages any more: nothing of them is left in any cache. False if the host kept
+    /// something of them.
+    pub(super) fn forget(&self, pages: PageRange) -> bool {
         let mut state = self.state.lock();
         state.recent.retain(|recent| !recent.intersects(&pages));
         state.set_mode(pages, CacheMode::Cached);
         // Under the lock, so that no line moves on its own meanwhile.
-        self.lines.punch(pages)
+        self.lines.discard(pages)
     }
 
     /// The CPU has the pages mapped from now on.

@@ -18,7 +18,7 @@ use ttm::pages::{Dirty, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want};
 use ttm::sync::atomic::{AtomicU64, Ordering};
 use ttm::sync::{Arc, Mutex};
 
-use crate::host::{FileMap, memfd, punch, reserve};
+use crate::host::{FileMap, discard, memfd, reserve};
 
 use super::cache::{Cache, CacheCounts, fill};
 use super::memory::SimMemory;
@@ -178,17 +178,17 @@ impl SimPages {
         }
     }
 
-    /// The content of frames is gone, for everybody.
-    fn forget(&self, pages: PageRange) {
-        let forget = || {
-            punch(&self.view, pages)?;
-            match &self.cache {
-                Some(cache) => cache.forget(pages),
-                None => Ok(()),
-            }
-        };
-        // A hole in an unsealed memfd fails only for arguments that this type never makes.
-        forget().expect("a memory file can have holes");
+    /// Nobody has the frames any more, and their content is gone. If the host lets nobody discard
+    /// it, nobody gets them again.
+    fn end(&self, pages: PageRange) {
+        let view = discard(&self.view, pages);
+        let cache = self.cache.as_ref();
+        let gone = cache.is_none_or(|cache| cache.forget(pages)) && view;
+        let mut inner = self.inner.lock();
+        match gone {
+            true => inner.physical.give(pages),
+            false => inner.physical.retire(pages),
+        }
     }
 }
 
@@ -222,8 +222,7 @@ impl PageSource for SimPages {
             (range, inner.generation)
         };
         if let Err(error) = self.reserve(range) {
-            self.forget(range);
-            self.inner.lock().physical.give(range);
+            self.end(range);
             return Err(match error {
                 Errno::NOSPC | Errno::NOMEM | Errno::DQUOT => Error::no_memory(want.pages),
                 other => Error::Backend(io::Error::from(other).into()),
@@ -248,8 +247,7 @@ impl PageSource for SimPages {
         let span = run.span();
         let range = self.taken_range(span);
         let range = range.unwrap_or_else(|_| panic!("{span:?} was not taken here"));
-        self.forget(range);
-        self.inner.lock().physical.give(range);
+        self.end(range);
     }
 
     fn zero(&self, span: FrameSpan, mode: CacheMode) -> Result<()> {

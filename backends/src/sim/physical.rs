@@ -138,6 +138,11 @@ impl Physical {
         self.free(range);
     }
 
+    /// Ends what [`Physical::take`] began; nobody gets the frames again.
+    pub(super) fn retire(&mut self, range: PageRange) {
+        self.taken.remove(range);
+    }
+
     /// Takes one free frame of every `every` that adjoin, and counts none of them as taken.
     pub(super) fn fragment(&mut self, random: &mut Random, every: u64) -> Vec<PageRange> {
         let mut chosen = Vec::new();

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use placement::{Extent, PAGE_SIZE, PageCount, PageRange, Range, Request, Space};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
@@ -27,6 +27,9 @@ pub(super) const INDICES: PageCount = PageCount::new(1 << 39).expect("below the 
 /// The file grows by so many pages at a time: 1 GiB. Growing reserves nothing.
 const STEP: u64 = 1 << 18;
 
+/// What pages are overwritten with.
+static ZEROES: [u8; 1 << 18] = [0; 1 << 18];
+
 /// A page file: its descriptor, and which of its pages are out.
 pub(super) struct PageFile {
     file: File,
@@ -36,8 +39,8 @@ pub(super) struct PageFile {
 }
 
 /// # Invariants
-/// Each extent of `space` has a grant, or is in the hands of one call that takes it or gives it
-/// back. The file is at least `len` pages long, and every page that is out is inside and reserved.
+/// Each extent of `space` has a grant, is in the hands of one call that takes it or gives it back,
+/// or could not be discarded. The file is at least `len` pages long, and every page that is out is inside and reserved.
 struct Inner {
     space: Range,
     grants: BTreeMap<u64, Grant>,
@@ -89,8 +92,7 @@ impl PageFile {
         let huge = prepare(&self.file, extent.range());
         if let Err(error) = reserve(&self.file, extent.range()) {
             // What was prepared, or reserved by a kernel that does half.
-            self.punch(extent.range());
-            self.inner.lock().space.give(extent);
+            self.end(extent);
             return Err(out_of_memory(error, pages));
         }
         let grant = Grant {
@@ -132,7 +134,8 @@ impl PageFile {
         if range.is_empty() || !came_back(&mut self.inner.lock()) {
             return false;
         }
-        self.punch(range);
+        // Whether it worked is seen when the last part is back.
+        let whole = discard(&self.file, range);
         let mut inner = self.inner.lock();
         let grant = inner.grant_of(range).expect("it had pages out");
         grant.out -= range.len().get();
@@ -142,12 +145,21 @@ impl PageFile {
         let (extent, parts) = (grant.extent, range.len() < grant.extent.pages());
         inner.grants.remove(&extent.start());
         drop(inner);
-        if parts {
+        if parts || !whole {
             // A huge page may stay, zeroed, until its last part goes together with the others.
-            self.punch(extent.range());
+            self.end(extent);
+        } else {
+            self.inner.lock().space.give(extent);
         }
-        self.inner.lock().space.give(extent);
         true
+    }
+
+    /// Nobody has frames of the extent any more. Its indices are for others, unless the kernel
+    /// lets nobody discard what is there; then nobody gets them again.
+    fn end(&self, extent: Extent) {
+        if discard(&self.file, extent.range()) {
+            self.inner.lock().space.give(extent);
+        }
     }
 
     /// Whether all of `span` is out, and part of one run.
@@ -157,12 +169,6 @@ impl PageFile {
             let grant = inner.grant_of(range);
             !range.is_empty() && grant.is_some_and(|g| !g.back.iter().any(|b| b.intersects(&range)))
         })
-    }
-
-    fn punch(&self, range: PageRange) {
-        // Fails only for arguments that this type never makes, or in a file that is sealed against
-        // writing.
-        punch(&self.file, range).expect("a page file can have holes");
     }
 }
 
@@ -246,6 +252,24 @@ pub(crate) fn reserve(file: &File, pages: PageRange) -> Result<(), Errno> {
 pub(crate) fn punch(file: &File, pages: PageRange) -> Result<(), Errno> {
     let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     allocate(file, hole, pages)
+}
+
+/// Makes pages of a memory file read as zero; the memory behind them is the system's, or, where
+/// the kernel does not make the hole, stays behind them. False if they may not be zero.
+#[must_use]
+pub(crate) fn discard(file: &File, pages: PageRange) -> bool {
+    punch(file, pages).is_ok() || write_zeroes(file, pages).is_ok()
+}
+
+/// Overwrites pages of a file with zeroes.
+pub(crate) fn write_zeroes(file: &File, pages: PageRange) -> io::Result<()> {
+    let (mut at, end) = (pages.start() * PAGE_SIZE, pages.end() * PAGE_SIZE);
+    while at < end {
+        let part = (end - at).min(ZEROES.len() as u64);
+        file.write_all_at(&ZEROES[..part as usize], at)?;
+        at += part;
+    }
+    Ok(())
 }
 
 fn allocate(file: &File, how: FallocateFlags, pages: PageRange) -> Result<(), Errno> {

@@ -22,7 +22,7 @@ use std::os::unix::fs::FileExt;
 use placement::{PAGE_SIZE, PageRange};
 use ttm::sync::Arc;
 
-use crate::host::{memfd, punch, reserve};
+use crate::host::{discard, memfd, reserve};
 
 /// Bytes of a line.
 pub(super) const LINE: usize = 64;
@@ -98,9 +98,9 @@ impl Lines {
     }
 
     /// They are zero from now on, and the memory behind them is the host's.
-    pub(super) fn punch(&self, pages: PageRange) -> Result<(), rustix::io::Errno> {
-        punch(&self.base, pages)?;
-        punch(&self.dram, pages)
+    /// False if some may not be.
+    pub(super) fn discard(&self, pages: PageRange) -> bool {
+        [&self.base, &self.dram].map(|file| discard(file, pages)) == [true; 2]
     }
 
     /// The CPU writes zeroes: every line is dirty, whatever it held.
