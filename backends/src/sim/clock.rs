@@ -247,10 +247,13 @@ impl VirtualClock {
         }
     }
 
-    /// The calling thread's client `id` is over. Passes the turn on.
+    /// The client `id` is over, which is the calling thread's or never had one. Passes the turn on.
     pub(super) fn leave(&self, id: u64) {
-        CLIENT.set((0, 0));
+        if CLIENT.get() == (self.address(), id) {
+            CLIENT.set((0, 0));
+        }
         let mut state = self.state.lock();
+        state.ready.retain(|ready| *ready != id);
         // It is parked still if a panic went through its park.
         let parked = state.clients.remove(&id).and_then(|c| c.parked);
         if let Some(key) = parked.and_then(|p| p.deadline) {
