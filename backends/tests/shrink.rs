@@ -438,6 +438,31 @@ fn in_vram(world: &World, n: u64) -> Object {
 }
 
 #[test]
+fn who_finds_everything_full_asks_each_object_a_few_times_and_not_for_each_other() {
+    const EACH: u64 = 64;
+    let setup = Setup {
+        vram: EACH,
+        system_limit: Some(EACH),
+        ..Setup::default()
+    };
+    let world = World::new(&setup);
+    let mut objects: Vec<_> = (0..EACH).map(|_| in_vram(&world, 1)).collect();
+    objects.extend((0..EACH).map(|_| written(&world, PAGE)));
+    let late = world.create(PAGE);
+    world.inject.fail("backup.full", 1, true);
+    let error = world.validate(&late, &vram()).unwrap_err();
+    assert!(matches!(error, Error::NoSpace(_)), "{error}");
+    let asked = world.inject.count("backup.full");
+    assert!((EACH..8 * EACH).contains(&asked), "{asked}");
+    world.inject.clear();
+    world.validate(&late, &vram()).unwrap();
+    for bo in &objects {
+        world.assert_image(bo, 1, 1);
+    }
+    world.check();
+}
+
+#[test]
 fn a_suspend_that_cannot_fit_is_refused_before_anything_moves() {
     let setup = Setup {
         vram: 128,

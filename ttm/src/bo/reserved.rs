@@ -42,6 +42,7 @@ impl<'t, D: Driver> Reserved<'t, D> {
             idle_only: false,
             fairly: false,
             until: None,
+            dry: None,
             stash: false,
             level: None,
             lost: &|other| self.terms.lost(other),

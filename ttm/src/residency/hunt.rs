@@ -1,5 +1,9 @@
 //! The search for victims.
 
+use core::cell::Cell;
+
+use placement::PageCount;
+
 use crate::clock::WaitFor;
 use crate::device::DeviceCore;
 use crate::error::{Error, Result};
@@ -43,6 +47,8 @@ pub(super) struct Hunt<'a> {
     /// Victims that were spared because their clients have no more than their share.
     modest: u32,
     own_group: bool,
+    /// What the victims' own search for system pages came to, see [`Ask::dry`].
+    dry: Cell<Option<PageCount>>,
     /// A busy victim was waited for and evicted; another full round is worth it.
     busy_progress: bool,
     in_busy_round: bool,
@@ -72,6 +78,7 @@ impl<'a> Hunt<'a> {
             unneeded_only: false,
             modest: 0,
             own_group: false,
+            dry: Cell::new(None),
             busy_progress: false,
             in_busy_round: false,
         }
@@ -319,6 +326,7 @@ impl<'a> Hunt<'a> {
         let level = self.level();
         let ask = Ask {
             level: Some(&level),
+            dry: Some(&self.dry),
             ..*self.ask
         };
         match Arc::clone(victim).leave(&held, self.manager.mem_type(), &ask) {

@@ -10,6 +10,8 @@
 //! A large object gives only as many runs as are wanted. Nothing is reclaimed for the sake of long
 //! runs: a source that has only short ones is taken at its word.
 
+use core::cell::Cell;
+
 use placement::{MemType, PageCount, PageRange};
 
 use crate::clock::{Progress, Service, WaitCell};
@@ -69,6 +71,11 @@ impl DeviceCore {
             return Ok(false);
         }
         let before = self.budget.used();
+        // Asking every object again for each victim of a hunt would give the same answer.
+        let stays_dry = |dry: PageCount| before <= dry;
+        if ask.dry.and_then(Cell::get).is_some_and(stays_dry) {
+            return Ok(false);
+        }
         let limit = self.budget.limit().saturating_sub(wanted);
         // If the limit was not what stood in the way, the source was: others have to give as much.
         let target = if before > limit {
@@ -79,7 +86,13 @@ impl DeviceCore {
         if self.reclaim_to(target, object, ask)? || self.budget.used() < before {
             return Ok(true);
         }
-        self.wait_for_pages(ask)
+        if self.wait_for_pages(ask)? {
+            return Ok(true);
+        }
+        if let Some(dry) = ask.dry {
+            dry.set(Some(before));
+        }
+        Ok(false)
     }
 
     /// Frees system pages until at most `target` are in use. Answers false if it is more still.

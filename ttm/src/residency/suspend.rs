@@ -53,6 +53,7 @@ fn with_terms<T>(terms: &Terms<'_>, f: &mut impl FnMut(&Ask<'_>) -> Result<T>) -
         idle_only: false,
         fairly: false,
         until: None,
+        dry: None,
         stash: false,
         level: None,
         lost: &|other| terms.lost(other),

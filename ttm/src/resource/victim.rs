@@ -1,6 +1,7 @@
 //! What a walk sees of an object.
 
 use core::any::Any;
+use core::cell::Cell;
 
 use placement::{MemType, PageCount, PageRange};
 
@@ -67,6 +68,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) fairly: bool,
     /// System pages in use at which a swap-out has given enough.
     pub(crate) until: Option<PageCount>,
+    /// System pages in use when a reclaim for this hunt freed nothing, if one did.
+    pub(crate) dry: Option<&'a Cell<Option<PageCount>>>,
     /// Whether it may use what was put by for a suspend.
     pub(crate) stash: bool,
     /// The evictions that led to this one.
