@@ -324,7 +324,8 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Backup(source) | Self::Backend(source) => Some(source.as_ref()),
+            // The text above has theirs already.
+            Self::Backup(source) | Self::Backend(source) => source.source(),
             _ => None,
         }
     }

@@ -1,0 +1,102 @@
+//! Every system call of the memory floor fails in turn under the demo: frames, mappings, swap.
+//! Whatever fails, the demo goes on or says why not, and no word is wrong.
+//!
+//! `strace` makes them fail; where it is not installed or not allowed, nothing is tested.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Files of one run, removed when dropped.
+struct Files {
+    log: PathBuf,
+    json: PathBuf,
+}
+
+impl Files {
+    fn new() -> Self {
+        let path = |name| {
+            let name = format!("syscalls-it-{}.{name}", std::process::id());
+            std::env::temp_dir().join(name)
+        };
+        Self {
+            log: path("log"),
+            json: path("json"),
+        }
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.log);
+        let _ = fs::remove_file(&self.json);
+    }
+}
+
+fn has_strace() -> bool {
+    let tried = Command::new("strace")
+        .args(["-o", "/dev/null", "true"])
+        .output();
+    tried.is_ok_and(|output| output.status.success())
+}
+
+/// Runs a small demo in which `calls` fail as `strace` says (name, error, which visits).
+fn survives(calls: &[(&str, &str, &str)], expected: i32) {
+    let files = Files::new();
+    let mut command = Command::new("strace");
+    command.args(["-qq", "-f", "-o"]).arg(&files.log);
+    for (name, error, when) in calls {
+        command.args(["-e", &format!("inject={name}:error={error}:when={when}")]);
+    }
+    let names: Vec<_> = calls.iter().map(|(name, ..)| *name).collect();
+    command.args(["-e", &format!("trace={}", names.join(","))]);
+    command.arg(env!("CARGO_BIN_EXE_simulate"));
+    command.args("demo --seconds 2 --vram 16M --clients 2 --json".split(' '));
+    let output = command.arg(&files.json).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+
+    assert_eq!(output.status.code(), Some(expected), "{calls:?}: {text}");
+    let log = fs::read_to_string(&files.log).unwrap();
+    for (name, ..) in calls {
+        let failed = |line: &str| line.contains(name) && line.contains("(INJECTED)");
+        assert!(log.lines().any(failed), "{name} was not called so often");
+    }
+    match expected {
+        0 => {
+            let json: Value = serde_json::from_slice(&fs::read(&files.json).unwrap()).unwrap();
+            assert_eq!(json["wrong_words"], 0, "{calls:?}");
+            assert!(json["words_checked"].as_u64().unwrap() > 0, "{calls:?}");
+        }
+        _ => assert!(text.contains("refused: "), "{calls:?}: {text}"),
+    }
+}
+
+/// What the swap file is written and read with where there is no io_uring.
+const NO_URING: (&str, &str, &str) = ("io_uring_setup", "EPERM", "1+");
+
+#[test]
+fn system_calls_fail_in_turn_and_no_word_is_wrong() {
+    if !has_strace() {
+        println!("skipped: strace is not installed, or may not trace");
+        return;
+    }
+    // The card's and the system's memory files cannot be made.
+    survives(&[("memfd_create", "EMFILE", "1")], 2);
+    survives(&[("memfd_create", "EMFILE", "2")], 2);
+    survives(&[("ftruncate", "EFBIG", "1")], 2);
+    // Frames cannot be reserved, nor holes made; the disk of the swap file is full now and then.
+    survives(&[("fallocate", "ENOMEM", "3..120")], 0);
+    survives(&[("fallocate", "ENOSPC", "20+3")], 0);
+    // They cannot be mapped, and not be kept from children.
+    survives(&[("mmap", "ENOMEM", "150+5")], 0);
+    survives(&[("madvise", "ENOMEM", "9+5")], 0);
+    // Swap: without a ring, with one that refuses, and with a disk that fails or is full.
+    survives(&[("io_uring_setup", "ENOSYS", "1")], 0);
+    survives(&[("io_uring_enter", "ENOMEM", "1+")], 0);
+    survives(&[NO_URING, ("pwrite64", "EIO", "2+4")], 0);
+    survives(&[NO_URING, ("pwrite64", "ENOSPC", "3+")], 0);
+    survives(&[NO_URING, ("pread64", "EIO", "4+5")], 0);
+    survives(&[NO_URING, ("pread64", "EINTR", "3+2")], 0);
+}
