@@ -231,6 +231,36 @@ fn a_change_of_mode_from_cached_is_flushed_and_counted() {
 /// I-30 on one page, which goes by way of the magazines, and on a run, which does not; in every
 /// mode. Without the cleaning the device sees what the last owner had.
 #[test]
+fn frames_that_cannot_have_their_mode_are_not_kept_and_no_content_is_lost() {
+    let world = World::new(&Setup::default().not_snooping());
+    for site in ["pages.switch", "ttm.cache-switch"] {
+        let bo = world.create(1100 * PAGE);
+        let place = Place::new(MemType::SYSTEM).cached(CacheMode::WriteCombined);
+        let place = Placement::of(place);
+        let refused = |nth| {
+            world.device.pool().shrink();
+            world.inject.fail(site, nth, false);
+            let error = world
+                .with(&bo, |r| r.validate(&place).and_then(|_| r.populate()))
+                .unwrap_err();
+            assert!(matches!(error, Error::Backend(_)), "{site}: {error}");
+            world.check();
+            world.inject.clear();
+        };
+        // Untouched pages, switched together; then content that comes back run by run.
+        refused(1);
+        world.validate(&bo, &place).unwrap();
+        world.write_image(&bo, 1, 1).unwrap();
+        for nth in 1..=3 {
+            world.with(&bo, |r| r.swap_out()).unwrap();
+            refused(nth);
+        }
+        world.assert_image(&bo, 1, 1);
+        world.check();
+    }
+}
+
+#[test]
 fn zeroes_of_recycled_frames_are_visible_to_the_device() {
     let modes = [
         CacheMode::Cached,

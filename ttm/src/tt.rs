@@ -11,8 +11,8 @@
 //! Each page is in exactly one of the three states, and each change of a run of pages is whole or
 //! not at all, so an interrupted swap leaves a valid mix that the next one goes on with. What a
 //! swap-out needs (checksums, room in the backup's tables) is allocated when the frames are, so
-//! that swapping out needs no memory. All frames have the mode of the table, except while they are
-//! being populated.
+//! that swapping out needs no memory. All frames have the mode of the table; those that cannot have
+//! it are not kept.
 
 mod backup;
 mod checksum;
@@ -190,26 +190,18 @@ impl Tt {
                 runs.push(run);
             }
         }
-        if runs.is_empty() {
-            return Ok(());
-        }
-        if (supply.fault)(Site::CacheSwitch) {
-            return Err(Error::Backend("a cache switch was made to fail".into()));
-        }
-        supply.pool.switch(&mut runs, mode)
+        switch(&mut runs, mode, supply)
     }
 
     /// Changes the mode of the table, and of the frames that it has.
     ///
     /// # Errors
-    /// Those of [`Pool::switch`]; every frame has one mode, and the table its old one.
+    /// Those of [`Pool::switch`]; nothing has changed, because all frames had one mode.
     pub(crate) fn set_mode(&mut self, mode: CacheMode, supply: &Supply<'_>) -> Result<()> {
         let before = core::mem::replace(&mut self.mode, mode);
         let switched = self.apply_mode(supply);
         if switched.is_err() {
             self.mode = before;
-            // What was switched goes back; should that fail, the next populate tries again.
-            let _ = self.apply_mode(supply);
         }
         switched
     }
@@ -278,6 +270,17 @@ impl Tt {
         }
         Ok(())
     }
+}
+
+/// Gives runs a mode, all or none.
+fn switch(runs: &mut [&mut FrameRun<Dirty>], mode: CacheMode, supply: &Supply<'_>) -> Result<()> {
+    if runs.iter().all(|run| run.kind().mode == mode) {
+        return Ok(());
+    }
+    if (supply.fault)(Site::CacheSwitch) {
+        return Err(Error::Backend("a cache switch was made to fail".into()));
+    }
+    supply.pool.switch(runs, mode)
 }
 
 fn index(page: u64) -> usize {

@@ -36,12 +36,26 @@ impl Tt {
             Some(fill) => self.populate_untouched(&range, supply, fill),
             None => Ok(()),
         };
-        let result = match fresh {
-            Ok(()) => self.swap_in(range, supply),
-            Err(error) => (PageCount::ZERO, Err(error)),
-        };
-        self.apply_mode(supply)?;
-        result.1.map(|()| result.0)
+        if let Err(error) = self.apply_mode(supply) {
+            self.give_back_unswitched(supply);
+            return Err(error);
+        }
+        fresh?;
+        let (back, result) = self.swap_in(range, supply);
+        result.map(|()| back)
+    }
+
+    /// Gives frames back that could not have the table's mode. They are fresh, so nothing is lost:
+    /// whatever has content had the mode before.
+    fn give_back_unswitched(&mut self, supply: &Supply<'_>) {
+        for n in 0..self.parts.len() {
+            if matches!(&self.parts[n], Part::Frames(run) if run.kind().mode != self.mode) {
+                let never = Part::Never(self.parts[n].pages());
+                if let Part::Frames(run) = core::mem::replace(&mut self.parts[n], never) {
+                    self.give_frames(supply, run);
+                }
+            }
+        }
     }
 
     fn populate_untouched(

@@ -14,7 +14,7 @@ use crate::pages::{Dirty, FrameRun, Kmap};
 
 use super::backup::{Backup, Direction, SlotRun, SlotTag, Transfer, Transfers};
 use super::populate::Refusal;
-use super::{Fill, Part, Supply, Tt, checksum, index};
+use super::{Fill, Part, Supply, Tt, checksum, index, switch};
 
 /// Runs on their way at once at most, for a backup that would take more.
 const IN_FLIGHT: usize = 16;
@@ -235,8 +235,9 @@ impl SwapIn<'_> {
         }
         let (slot, pages) = (slots.first(), slots.pages());
         let taken = self.tt.take_frames(self.supply, pages, Fill::Overwritten);
-        let run = taken.map_err(Refusal::into_error)?;
-        match self.supply.pool.kmap(run.span()) {
+        let mut run = taken.map_err(Refusal::into_error)?;
+        let switched = switch(&mut [&mut run], self.tt.mode, self.supply);
+        match switched.and_then(|()| self.supply.pool.kmap(run.span())) {
             Ok(memory) => {
                 self.flying.push((n, first, run));
                 Ok(Transfer {
