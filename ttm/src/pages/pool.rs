@@ -189,24 +189,11 @@ impl Pool {
             }
             return;
         }
-        let over = {
-            let mut shelves = self.shelves.lock();
-            shelves.owned -= run.pages().get().cast_signed();
-            if self
-                .limits
-                .admit(&shelves, self.magazines.in_depot(), run.kind(), run.pages())
-            {
-                shelves.put_dirty(run);
-                None
-            } else {
-                Some(run)
-            }
-        };
-        match over {
-            Some(run) => {
+        match self.shelve(Found::Dirty(run)) {
+            Ok(()) => self.wake(),
+            Err(run) => {
                 self.release(run);
             }
-            None => self.wake(),
         }
     }
 
@@ -218,22 +205,24 @@ impl Pool {
             }
             return;
         }
-        let over = {
-            let mut shelves = self.shelves.lock();
-            shelves.owned -= run.pages().get().cast_signed();
-            if self
-                .limits
-                .admit(&shelves, self.magazines.in_depot(), run.kind(), run.pages())
-            {
-                shelves.put_zeroed(run);
-                None
-            } else {
-                Some(run.dirtied())
-            }
-        };
-        if let Some(run) = over {
+        if let Err(run) = self.shelve(Found::Zeroed(run)) {
             self.release(run);
         }
+    }
+
+    /// Puts a run that comes back on its shelf, or answers it if that would be over a limit.
+    fn shelve(&self, run: Found) -> core::result::Result<(), FrameRun<Dirty>> {
+        let mut shelves = self.shelves.lock();
+        shelves.owned -= run.pages().get().cast_signed();
+        let loose = self.magazines.in_depot();
+        let fits = self.limits.admit(&shelves, loose, run.kind(), run.pages());
+        match run {
+            Found::Zeroed(run) if fits => shelves.put_zeroed(run),
+            Found::Dirty(run) if fits => shelves.put_dirty(run),
+            Found::Zeroed(run) => return Err(run.dirtied()),
+            Found::Dirty(run) => return Err(run),
+        }
+        Ok(())
     }
 
     /// Opens a window over frames, until it drops. Windows nest.

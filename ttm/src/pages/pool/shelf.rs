@@ -28,6 +28,13 @@ impl Found {
             Self::Dirty(run) => run.pages(),
         }
     }
+
+    pub(super) fn kind(&self) -> FrameKind {
+        match self {
+            Self::Zeroed(run) => run.kind(),
+            Self::Dirty(run) => run.kind(),
+        }
+    }
 }
 
 /// The runs of one kind and cleanliness, by order; the last given is the first taken.
