@@ -22,7 +22,7 @@ use backends::sim::{RouteMode, SimDriver};
 use harness::copy::{self, Frames, Method, Side};
 use harness::kernel::{self, Figure};
 use harness::measure::{Stopwatch, compare, measure};
-use harness::{Bench, Row, Target};
+use harness::{Bench, Row, Target, content};
 use placement::{MemType, PageCount, Placement, Range};
 use ttm::bo::{Bo, BoInfo};
 use ttm::context::OpContext;
@@ -148,7 +148,7 @@ impl Mover {
         let kept = if warm { u64::MAX } else { 0 };
         mover.device.pool().set_kept_windows(kept);
         mover.go(&mover.system);
-        mover.write_pattern()?;
+        content::write(&mover.device, &mover.object)?;
         for _ in 0..2 {
             mover.go(&mover.vram);
             mover.go(&mover.system);
@@ -179,27 +179,6 @@ impl Mover {
             }
         }
     }
-
-    fn write_pattern(&self) -> anyhow::Result<()> {
-        let bytes: Vec<u8> = (0..self.object.bytes()).map(pattern).collect();
-        self.device
-            .exec(OpContext::new(), |t| t.lock(&self.object)?.write(0, &bytes))?;
-        Ok(())
-    }
-
-    /// Whether the content came through all moves.
-    fn has_pattern(&self) -> anyhow::Result<bool> {
-        let mut bytes = vec![0; self.object.bytes() as usize];
-        self.device.exec(OpContext::new(), |t| {
-            t.lock(&self.object)?.read(0, &mut bytes)
-        })?;
-        Ok((0..).zip(&bytes).all(|(at, &byte)| byte == pattern(at)))
-    }
-}
-
-/// The byte at an offset: none of its repetitions is a page.
-fn pattern(at: u64) -> u8 {
-    (at % 251) as u8 ^ (at >> 12) as u8
 }
 
 /// Row g.
@@ -229,7 +208,8 @@ fn warm(bench: &mut Bench, size: &Size, way: Way) -> anyhow::Result<()> {
         |watch| mover.repeat(watch, way, moves),
         |watch| (0..moves).for_each(|_| plain(watch, method)),
     );
-    ensure!(mover.has_pattern()?, "{name}: the content changed");
+    let whole = content::is_whole(&mover.device, &mover.object)?;
+    ensure!(whole, "{name}: the content changed");
     let row = Row::new(name, ours).limit(method.name(), limit);
     let row = row.kernel(match way {
         Way::Out => &size.out,
@@ -276,7 +256,8 @@ fn unmapped(bench: &mut Bench, size: &Size, way: Way) -> anyhow::Result<()> {
         |watch| mover.repeat(watch, way, moves),
         |watch| (0..moves).for_each(|_| bare(watch, method)),
     );
-    ensure!(mover.has_pattern()?, "{name}: the content changed");
+    let whole = content::is_whole(&mover.device, &mover.object)?;
+    ensure!(whole, "{name}: the content changed");
     let limit_name = format!("mmap, populate, {}, munmap", method.name());
     let row = Row::new(name, ours).limit(limit_name, limit);
     bench.report.row(size.target(row, 1.05));

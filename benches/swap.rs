@@ -21,7 +21,7 @@ use backends::host::{FileBackup, IoEngine, MemfdPages, wall_clock};
 use backends::sim::SimDriver;
 use harness::kernel::{self, Figure};
 use harness::measure::{self, Stopwatch};
-use harness::{Bench, Row, Target};
+use harness::{Bench, Row, Target, content};
 use placement::{MemType, PageCount, Range};
 use ttm::bo::{Bo, BoInfo};
 use ttm::context::OpContext;
@@ -136,12 +136,10 @@ impl Swapper {
             .backup(backup.clone())
             .build()?;
         let object = device.create(BoInfo::new(bytes as u64), ())?;
-        let bytes: Vec<u8> = (0..object.bytes()).map(pattern).collect();
         device.exec(OpContext::new(), |t| {
-            let locked = t.lock(&object)?;
-            locked.validate(&fixture::system())?;
-            locked.write(0, &bytes)
+            t.lock(&object)?.validate(&fixture::system())
         })?;
+        content::write(&device, &object)?;
         Ok(Self {
             device,
             backup,
@@ -175,20 +173,6 @@ impl Swapper {
             }
         }
     }
-
-    /// Whether the content came through all swaps.
-    fn has_pattern(&self) -> anyhow::Result<bool> {
-        let mut bytes = vec![0; self.object.bytes() as usize];
-        self.device.exec(OpContext::new(), |t| {
-            t.lock(&self.object)?.read(0, &mut bytes)
-        })?;
-        Ok((0..).zip(&bytes).all(|(at, &byte)| byte == pattern(at)))
-    }
-}
-
-/// The byte at an offset: none of its repetitions is a page.
-fn pattern(at: u64) -> u8 {
-    (at % 251) as u8 ^ (at >> 12) as u8
 }
 
 /// The engines and what their rows are called; the first is the product's choice.
@@ -222,7 +206,8 @@ fn rows(bench: &mut Bench, size: &Size, way: Way) -> anyhow::Result<()> {
             |watch| swapper.repeat(watch, way, swaps),
             |watch| (0..swaps).for_each(|_| disk_repeat(&mut disk, watch, way, method)),
         );
-        ensure!(swapper.has_pattern()?, "{name}: the content changed");
+        let whole = content::is_whole(&swapper.device, &swapper.object)?;
+        ensure!(whole, "{name}: the content changed");
         println!("{name}: {}", swapper.backup.stats());
         let row = Row::new(name, ours).limit(method.name(), limit);
         bench.report.row(match (&size.kernel, wish) {

@@ -27,6 +27,7 @@
 //!   kernel's figures may be compared as they are;
 //! - [`kernel`]: those figures;
 //! - [`copy`]: the limits of moving memory;
+//! - [`content`]: what is moved, and whether it arrived;
 //! - [`report`]: the table and the JSON file;
 //! - [`rig`]: a device that is all bookkeeping;
 //! - [`xorshift`]: the generators that the workloads are drawn from.
@@ -34,6 +35,7 @@
 #![deny(unsafe_code)]
 
 pub mod args;
+pub mod content;
 #[expect(
     unsafe_code,
     reason = "limits of copying are raw loads, stores and system calls"
