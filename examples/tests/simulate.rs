@@ -281,6 +281,23 @@ fn a_flipped_bit_is_found_and_its_object_named() {
 }
 
 #[test]
+fn a_card_that_sees_no_caches_needs_the_manager_to_maintain_them() {
+    let args = [&SMALL[..], &["--no-snoop"]].concat();
+    let out = json(&args);
+    assert_eq!(out["wrong_words"], 0);
+    for lines in ["cleaned", "invalidated", "written_back_by_themselves"] {
+        assert!(out["caches"][lines].as_u64().unwrap() > 0, "{lines}: {out}");
+    }
+    for site in [
+        "cache.skip-clean:1:forever",
+        "cache.skip-invalidate:1:forever",
+    ] {
+        let output = simulate(&[&args[..], &["--inject", site]].concat());
+        assert_eq!(status(&output), 1, "{site}: {}", stderr(&output));
+    }
+}
+
+#[test]
 fn other_failures_are_survived_or_refused_and_never_hang() {
     for (site, expected) in [
         ("copy.start:3", 0),

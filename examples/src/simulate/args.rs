@@ -119,6 +119,11 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_enum, default_value_t = ClockKind::Virtual)]
     pub(crate) clock: ClockKind,
 
+    /// Put a CPU cache in front of system memory that the card does not see: without the manager's
+    /// cleaning and invalidating, words would be wrong
+    #[arg(long)]
+    pub(crate) no_snoop: bool,
+
     /// Lay the memory out like a real card (`list` prints the names)
     #[arg(long, value_name = "NAME")]
     pub(crate) preset: Option<String>,

@@ -17,16 +17,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use backends::host::{FileBackup, Threads};
+use backends::host::{FileBackup, SystemPressure, Threads};
 use backends::sim::{
-    FailingBackup, Gpu, GpuConfig, Inject as Sites, SimClock, SimDriver, VirtualClock, preset,
-    preset_names,
+    CacheModel, FailingBackup, Gpu, GpuConfig, Inject as Sites, SimClock, SimDriver, VirtualClock,
+    preset, preset_names,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use placement::{MemType, PAGE_SIZE, PageCount, Range};
-use ttm::clock::Clock;
+use ttm::clock::{Clock, Service};
 use ttm::device::Device;
 use ttm::driver::EngineId;
+use ttm::pages::Reclaimer;
 use ttm::resource::Group;
 use ttm::sync::{Arc, Mutex};
 
@@ -217,6 +218,9 @@ fn config(args: &DemoArgs) -> Result<GpuConfig> {
     config.aperture = PageCount::new((vram.get() as f64 * aperture) as u64).unwrap_or(vram);
     config.vram = vram;
     config.seed = args.seed;
+    if args.no_snoop {
+        config.memory = config.memory.cache(CacheModel::seeded(args.seed));
+    }
     Ok(config)
 }
 
@@ -283,6 +287,17 @@ impl Rig {
             observer,
         })
     }
+
+    /// What goes on in the background of real threads; it gives memory back when the machine is
+    /// short of it.
+    fn services(&self) -> Vec<Arc<dyn Service>> {
+        let pressure = Arc::new(SystemPressure::probe());
+        let pool = Arc::clone(self.device.pool());
+        let reclaimer = Reclaimer::new(pool, pressure, self.gpu.clock());
+        let mut services = self.device.services();
+        services.push(Arc::new(reclaimer.with(self.device.reclaim())));
+        services
+    }
 }
 
 /// Lets the clients work. Answers how it ended and what each did.
@@ -325,7 +340,8 @@ fn work(args: &DemoArgs, rig: &Rig) -> (Result<(), Failure>, Vec<Done>, Shared) 
             }
         }),
         SimClock::Wall => {
-            let threads = Threads::start(&rig.gpu.clock(), rig.device.services());
+            // Without them, clients do what they need themselves.
+            let threads = Threads::start(&rig.gpu.clock(), rig.services());
             std::thread::scope(|scope| {
                 for number in 1..=args.clients {
                     let one = &one;

@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 use backends::host::FileBackup;
-use backends::sim::SimDriver;
+use backends::sim::{Gpu, SimDriver};
 use serde::Serialize;
 use ttm::device::Device;
 use ttm::tt::Backup;
 
 use crate::args::Outputs;
 use cli::size::ByteSize;
-use cli::table::Table;
+use cli::table::{Table, thousands};
 
 /// The device's pool, as `--json` writes it.
 #[derive(Debug, Serialize)]
@@ -39,6 +39,15 @@ struct Kind {
     runs: u64,
     bytes: u64,
     huge_runs: u64,
+}
+
+/// What the CPU caches before system memory did, in lines of 64 bytes, as `--json` writes it.
+#[derive(Debug, Serialize)]
+pub(super) struct Caches {
+    cleaned: u64,
+    invalidated: u64,
+    written_back_by_themselves: u64,
+    fetched_by_themselves: u64,
 }
 
 /// The swap file, as `--json` writes it.
@@ -111,6 +120,30 @@ impl Pool {
             ByteSize(self.zeroed_at_once_bytes + self.zeroed_behind_bytes).human(),
             self.live_windows,
             ByteSize(self.kept_window_bytes).human()
+        ))
+    }
+}
+
+impl Caches {
+    pub(super) fn of(gpu: &Gpu) -> Option<Self> {
+        gpu.config().memory.cache?;
+        let counts = gpu.memory()?.cache_counts();
+        Some(Self {
+            cleaned: counts.cleaned,
+            invalidated: counts.invalidated,
+            written_back_by_themselves: counts.written_back,
+            fetched_by_themselves: counts.fetched,
+        })
+    }
+
+    pub(super) fn print(&self, outputs: &Outputs) -> Result<()> {
+        outputs.say(&format!(
+            "caches that the card does not see: {} lines cleaned, {} invalidated; {} written back \
+             and {} fetched by themselves\n",
+            thousands(self.cleaned),
+            thousands(self.invalidated),
+            thousands(self.written_back_by_themselves),
+            thousands(self.fetched_by_themselves)
         ))
     }
 }

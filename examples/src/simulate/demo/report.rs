@@ -10,7 +10,7 @@ use serde::Serialize;
 use ttm::device::Device;
 
 use super::client::Done;
-use super::pages::{Pool, Swap};
+use super::pages::{Caches, Pool, Swap};
 use super::{Rig, Shared};
 use crate::args::{DemoArgs, Outputs};
 use cli::size::ByteSize;
@@ -39,6 +39,8 @@ pub(super) struct Report {
     memory: Vec<Memory>,
     pool: Pool,
     swap: Swap,
+    /// Only with `--no-snoop`.
+    caches: Option<Caches>,
     clients: Vec<OneClient>,
     /// What failed and was survived, and how often.
     failures: BTreeMap<String, u64>,
@@ -99,6 +101,7 @@ impl Report {
             memory,
             pool: Pool::of(&rig.device),
             swap: Swap::of(&rig.swap),
+            caches: Caches::of(&rig.gpu),
             failures: shared.failures.lock().clone(),
         }
     }
@@ -129,6 +132,9 @@ impl Report {
         outputs.say(&format!("{memory}\n"))?;
         self.pool.print(outputs)?;
         self.swap.print(outputs)?;
+        if let Some(caches) = &self.caches {
+            caches.print(outputs)?;
+        }
         let mut clients = Table::new([
             "client",
             "operations",
