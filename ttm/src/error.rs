@@ -277,10 +277,15 @@ impl fmt::Display for Error {
             }
             Self::NoMemory { wanted, why } => {
                 write!(f, "out of system memory for {} pages", wanted.get())?;
-                if let Some(why) = why {
-                    write!(f, ": {why}")?;
+                match why {
+                    Some(why) => write!(
+                        f,
+                        ": {why}; raise the limit, or give the device a larger backup"
+                    ),
+                    None => {
+                        f.write_str("; free some, take less, or raise the limit if there is one")
+                    }
                 }
-                f.write_str("; raise the limit, or give the device a larger backup")
             }
             Self::Shortfall(s) => write!(
                 f,
