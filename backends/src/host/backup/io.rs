@@ -45,6 +45,42 @@ pub enum IoEngine {
     Caller,
 }
 
+/// A run that is over.
+type Over = (Transfer, io::Result<()>);
+
+/// The runs that one caller has on their way, with those who move them.
+trait Crew {
+    /// How many there are.
+    fn flying(&self) -> usize;
+
+    /// One more. Answers it if it is over already.
+    fn start(&mut self, transfer: Transfer) -> Option<Over>;
+
+    /// Waits until something has come. Answers a run if that ended it.
+    fn finish_one(&mut self) -> Option<Over>;
+}
+
+/// Keeps a crew busy until there are no more runs and all are over.
+fn move_all(crew: &mut impl Crew, file: &SwapFile, runs: &mut dyn Runs) {
+    loop {
+        while crew.flying() < DEPTH
+            && let Some(transfer) = runs.next()
+        {
+            let over = crew.start(transfer);
+            note_flying(file, crew.flying().max(1));
+            if let Some((transfer, result)) = over {
+                runs.done(transfer, result);
+            }
+        }
+        if crew.flying() == 0 {
+            return;
+        }
+        if let Some((transfer, result)) = crew.finish_one() {
+            runs.done(transfer, result);
+        }
+    }
+}
+
 /// Where runs come from and go back to.
 pub(super) trait Runs {
     /// The next run; `None` if there is none now.

@@ -12,7 +12,7 @@ use ttm::tt::{Direction, Transfer};
 
 use super::super::file::SwapFile;
 use super::caller::finish;
-use super::{DEPTH, Flight, Runs, note_flying};
+use super::{Crew, DEPTH, Flight, Over, Runs, move_all};
 
 /// Threads of one backup: enough for two requests at the disk and one on its way there.
 const THREADS: usize = 3;
@@ -86,23 +86,13 @@ impl Workers {
         let Some(_turn) = self.turn.try_lock() else {
             return false;
         };
-        let mut crew = Crew {
+        let mut crew = AtDesk {
             desk: &self.desk,
+            direction,
             flying: 0,
         };
-        loop {
-            while crew.flying < DEPTH
-                && let Some(transfer) = runs.next()
-            {
-                crew.send(direction, transfer);
-                note_flying(file, crew.flying);
-            }
-            if crew.flying == 0 {
-                return true;
-            }
-            let (transfer, result) = crew.receive();
-            runs.done(transfer, result);
-        }
+        move_all(&mut crew, file, runs);
+        true
     }
 }
 
@@ -141,21 +131,33 @@ impl Desk {
 
 /// The runs of one caller at the desk. Dropping it, as in a panic of the caller's, waits for them,
 /// so that the next caller meets none but its own.
-struct Crew<'a> {
+struct AtDesk<'a> {
     desk: &'a Desk,
+    direction: Direction,
     flying: usize,
 }
 
-impl Crew<'_> {
-    fn send(&mut self, direction: Direction, transfer: Transfer) {
+impl Crew for AtDesk<'_> {
+    fn flying(&self) -> usize {
+        self.flying
+    }
+
+    fn start(&mut self, transfer: Transfer) -> Option<Over> {
         let mut state = self.desk.state.lock();
-        state.waiting.push_back((direction, transfer));
+        state.waiting.push_back((self.direction, transfer));
         self.flying += 1;
         drop(state);
         self.desk.waiting.notify_one();
+        None
     }
 
-    fn receive(&mut self) -> (Transfer, io::Result<()>) {
+    fn finish_one(&mut self) -> Option<Over> {
+        self.receive().into()
+    }
+}
+
+impl AtDesk<'_> {
+    fn receive(&mut self) -> Over {
         let mut state = self.desk.state.lock();
         loop {
             if let Some(over) = state.finished.pop_front() {
@@ -167,7 +169,7 @@ impl Crew<'_> {
     }
 }
 
-impl Drop for Crew<'_> {
+impl Drop for AtDesk<'_> {
     fn drop(&mut self) {
         while self.flying > 0 {
             drop(self.receive());

@@ -2,7 +2,7 @@
 //!
 //! The rule that the `unsafe` block here relies on: a request is in the kernel's hands from its
 //! push until its completion was seen, and its [`Flight`], with the window through which its
-//! memory is seen, stays in [`Crew::flights`] that long. A crew takes a flight out only for a
+//! memory is seen, stays in [`InRing::flights`] that long. A crew takes a flight out only for a
 //! completion, and its drop waits for all of them, so neither an error nor a panic of the
 //! caller's unmaps memory that the kernel still reads or writes.
 //!
@@ -25,7 +25,7 @@ use ttm::tt::{Direction, Transfer};
 use super::super::file::SwapFile;
 use super::super::stats::add;
 use super::caller::finish;
-use super::{DEPTH, Flight, Runs, note_flying};
+use super::{Crew, DEPTH, Flight, Over, Runs, move_all};
 
 /// How often the kernel may say that it has no room for a request right now, and how long the
 /// caller sleeps then.
@@ -78,7 +78,7 @@ impl Uring {
         if !self.works() {
             return false;
         }
-        let mut crew = Crew {
+        let mut crew = InRing {
             ring: &mut ring,
             broken: &self.broken,
             file,
@@ -86,23 +86,8 @@ impl Uring {
             flights: [const { None }; DEPTH],
             flying: 0,
         };
-        loop {
-            while crew.flying < DEPTH
-                && let Some(transfer) = runs.next()
-            {
-                let refused = crew.start(Flight::new(transfer));
-                note_flying(file, crew.flying.max(1));
-                if let Some((transfer, result)) = refused {
-                    runs.done(transfer, result);
-                }
-            }
-            if crew.flying == 0 {
-                return true;
-            }
-            if let Some((transfer, result)) = crew.finish_one() {
-                runs.done(transfer, result);
-            }
-        }
+        move_all(&mut crew, file, runs);
+        true
     }
 }
 
@@ -117,7 +102,7 @@ impl core::fmt::Debug for Uring {
 /// # Invariants
 /// The kernel holds at most one request for each of `flights`, numbered by its place, and `flying`
 /// counts them. While the ring is not broken, its submission queue is empty between calls.
-struct Crew<'a> {
+struct InRing<'a> {
     ring: &'a mut IoUring,
     broken: &'a AtomicBool,
     file: &'a SwapFile,
@@ -126,9 +111,27 @@ struct Crew<'a> {
     flying: usize,
 }
 
-type Over = (Transfer, io::Result<()>);
+impl Crew for InRing<'_> {
+    fn flying(&self) -> usize {
+        self.flying
+    }
 
-impl Crew<'_> {
+    fn start(&mut self, transfer: Transfer) -> Option<Over> {
+        self.hand_over(Flight::new(transfer))
+    }
+
+    /// Waits for a completion. Answers the run if it is over; otherwise its next request is on its
+    /// way.
+    fn finish_one(&mut self) -> Option<Over> {
+        let (mut flight, moved) = self.complete();
+        match flight.answer(self.file, moved) {
+            Some(result) => Some((flight.transfer, result)),
+            None => self.hand_over(flight),
+        }
+    }
+}
+
+impl InRing<'_> {
     fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
     }
@@ -140,7 +143,7 @@ impl Crew<'_> {
 
     /// Hands the next request of a run to the kernel, or, if the ring is broken, does the run here
     /// and answers it.
-    fn start(&mut self, flight: Flight) -> Option<Over> {
+    fn hand_over(&mut self, flight: Flight) -> Option<Over> {
         let free = self.flights.iter().position(Option::is_none);
         let n = free.expect("fewer are flying than may");
         self.flights[n] = Some(flight);
@@ -191,16 +194,6 @@ impl Crew<'_> {
         false
     }
 
-    /// Waits for a completion. Answers the run if it is over; otherwise its next request is on its
-    /// way.
-    fn finish_one(&mut self) -> Option<Over> {
-        let (mut flight, moved) = self.complete();
-        match flight.answer(self.file, moved) {
-            Some(result) => Some((flight.transfer, result)),
-            None => self.start(flight),
-        }
-    }
-
     /// Waits for a completion and takes its run out.
     fn complete(&mut self) -> (Flight, io::Result<usize>) {
         debug_assert!(self.flying > 0, "nothing would ever complete");
@@ -226,7 +219,7 @@ impl Crew<'_> {
     }
 }
 
-impl Drop for Crew<'_> {
+impl Drop for InRing<'_> {
     fn drop(&mut self) {
         while self.flying > 0 {
             drop(self.complete());
