@@ -39,4 +39,4 @@ pub use threads::Threads;
 #[cfg(feature = "sim")]
 pub(crate) use file_map::FileMap;
 #[cfg(feature = "sim")]
-pub(crate) use pages::{discard, memfd, punch, reserve};
+pub(crate) use pages::{discard, host_pages, memfd, out_of_memory, punch, reserve, write_zeroes};

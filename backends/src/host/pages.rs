@@ -16,7 +16,7 @@ mod nodes;
 mod page_file;
 
 pub use huge::{HugeCounts, HugePages};
-pub(crate) use page_file::{discard, memfd, punch, reserve};
+pub(crate) use page_file::{discard, memfd, out_of_memory, punch, reserve, write_zeroes};
 
 use core::fmt;
 use std::fs::File;
@@ -32,7 +32,7 @@ use super::file_map::FileMap;
 
 use huge::{Collapser, Tally};
 use nodes::Nodes;
-use page_file::{PageFile, huge_memfd, write_zeroes};
+use page_file::{PageFile, huge_memfd};
 
 /// Pages of a huge page.
 const PIECE: u64 = 512;
@@ -351,7 +351,7 @@ impl fmt::Debug for MemfdPages {
 }
 
 /// Memory and swap of the host, in pages.
-fn host_pages() -> u64 {
+pub(crate) fn host_pages() -> u64 {
     let info = rustix::system::sysinfo();
     let units = info.totalram.saturating_add(info.totalswap);
     units.saturating_mul(u64::from(info.mem_unit)) / PAGE_SIZE

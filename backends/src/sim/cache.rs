@@ -33,8 +33,6 @@ use super::random::Random;
 
 use lines::{Deed, Done, Lines, Seen};
 
-pub(super) use lines::fill;
-
 /// How many ranges count as lately used.
 const RECENT: usize = 32;
 

@@ -18,9 +18,9 @@ use ttm::pages::{Dirty, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want};
 use ttm::sync::atomic::{AtomicU64, Ordering};
 use ttm::sync::{Arc, Mutex};
 
-use crate::host::{FileMap, discard, memfd, reserve};
+use crate::host::{FileMap, discard, host_pages, memfd, out_of_memory, reserve, write_zeroes};
 
-use super::cache::{Cache, CacheCounts, fill};
+use super::cache::{Cache, CacheCounts};
 use super::memory::SimMemory;
 use super::physical::Physical;
 use super::random::Random;
@@ -223,10 +223,7 @@ impl PageSource for SimPages {
         };
         if let Err(error) = self.reserve(range) {
             self.end(range);
-            return Err(match error {
-                Errno::NOSPC | Errno::NOMEM | Errno::DQUOT => Error::no_memory(want.pages),
-                other => Error::Backend(io::Error::from(other).into()),
-            });
+            return Err(out_of_memory(error, want.pages));
         }
         let span = FrameSpan {
             file: 0,
@@ -254,7 +251,7 @@ impl PageSource for SimPages {
         let pages = self.taken_range(span)?;
         match &self.cache {
             Some(cache) => cache.zero(pages, mode),
-            None => fill(&self.view, pages, &[0; 8]),
+            None => write_zeroes(&self.view, pages),
         }
         .map_err(|error| Error::Backend(error.into()))
     }
@@ -332,11 +329,4 @@ impl fmt::Debug for Fragments {
 
 fn range_of(span: FrameSpan) -> Option<PageRange> {
     PageRange::at(span.first, span.pages)
-}
-
-/// Memory and swap of the host, in pages.
-fn host_pages() -> u64 {
-    let info = rustix::system::sysinfo();
-    let units = info.totalram.saturating_add(info.totalswap);
-    units.saturating_mul(u64::from(info.mem_unit)) / PAGE_SIZE
 }

@@ -212,7 +212,8 @@ impl Grant {
     }
 }
 
-fn out_of_memory(error: Errno, wanted: PageCount) -> Error {
+/// The error of frames that could not be reserved.
+pub(crate) fn out_of_memory(error: Errno, wanted: PageCount) -> Error {
     match error {
         Errno::NOSPC | Errno::NOMEM | Errno::FBIG | Errno::DQUOT => Error::no_memory(wanted),
         other => Error::Backend(io::Error::from(other).into()),

@@ -22,7 +22,7 @@ use std::os::unix::fs::FileExt;
 use placement::{PAGE_SIZE, PageRange};
 use ttm::sync::Arc;
 
-use crate::host::{discard, memfd, reserve};
+use crate::host::{discard, memfd, reserve, write_zeroes};
 
 /// Bytes of a line.
 pub(super) const LINE: usize = 64;
@@ -105,13 +105,13 @@ impl Lines {
 
     /// The CPU writes zeroes: every line is dirty, whatever it held.
     pub(super) fn zero(&self, pages: PageRange) -> io::Result<()> {
-        fill(&self.view, pages, &[0; 8])?;
-        fill(&self.base, pages, &NEVER)
+        write_zeroes(&self.view, pages)?;
+        fill(&self.base, pages, NEVER)
     }
 
     /// Memory is overwritten with zeroes, around the caches.
     pub(super) fn zero_dram(&self, pages: PageRange) -> io::Result<()> {
-        fill(&self.dram, pages, &[0; 8])
+        write_zeroes(&self.dram, pages)
     }
 
     /// Asks `decide` about every line that is dirty or differs, and does it.
@@ -198,7 +198,7 @@ impl Done {
 }
 
 /// Overwrites pages of a file with one word.
-pub(in crate::sim) fn fill(file: &File, pages: PageRange, word: &[u8; 8]) -> io::Result<()> {
+fn fill(file: &File, pages: PageRange, word: [u8; 8]) -> io::Result<()> {
     let bytes = word.repeat(CHUNK / word.len());
     let (mut at, end) = (pages.start() * PAGE_SIZE, pages.end() * PAGE_SIZE);
     while at < end {
