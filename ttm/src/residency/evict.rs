@@ -188,9 +188,9 @@ impl BoCore {
         if self.kind == BoKind::Imported {
             return Ok(Left::Stays("its pages belong to somebody else"));
         }
-        if self.device.backup.is_none() {
+        let Some(backup) = &self.device.backup else {
             return Ok(Left::Stays("there is no backup to swap to"));
-        }
+        };
         self.wait_idle(held, Usage::Bookkeep, ask)?;
         let device = &self.device;
         let since = device.clock.now();
@@ -204,7 +204,7 @@ impl BoCore {
             ask.until
                 .is_some_and(|until| used.saturating_sub(begun) <= until)
         };
-        let (gone, result) = tt.swap_out(&supply, &enough);
+        let (gone, result) = tt.swap_out(&**backup, &supply, &enough);
         device.note_refusal(&result);
         if !gone.is_zero() {
             // Only then: the entry is in a walk's hand, and would be proposed again at once.

@@ -32,16 +32,13 @@ impl Tt {
     /// Allocates nothing. Answers the pages that went.
     ///
     /// # Errors
-    /// [`Error::Backup`] or [`Error::Unsupported`]; the pages that did not go keep their frames.
+    /// [`Error::Backup`]; the pages that did not go keep their frames.
     pub(crate) fn swap_out(
         &mut self,
+        backup: &dyn Backup,
         supply: &Supply<'_>,
         enough: &dyn Fn(PageCount) -> bool,
     ) -> (PageCount, Result<()>) {
-        let Some(backup) = supply.backup else {
-            let why = "swapping needs a backup; give the device one";
-            return (PageCount::ZERO, Err(Error::Unsupported(why)));
-        };
         self.generation = self.generation.wrapping_add(1);
         let mut out = SwapOut {
             tt: self,
@@ -50,15 +47,11 @@ impl Tt {
             enough,
             at: 0,
             first: 0,
-            flying: SmallVec::new(),
+            flying: Flying::new(),
             begun: 0,
-            gone: 0,
-            result: Ok(()),
         };
         backup.transfer(Direction::Out, &mut out);
-        debug_assert!(out.flying.is_empty(), "a backup ends with all runs done");
-        let gone = PageCount::new(out.gone).expect("part of the object");
-        (gone, out.result)
+        out.flying.end()
     }
 
     /// Brings slots back to frames, those of the pages of `range`. Answers the pages that came.
@@ -81,14 +74,10 @@ impl Tt {
             at: 0,
             first: 0,
             wanted: range,
-            flying: SmallVec::new(),
-            back: 0,
-            result: Ok(()),
+            flying: Flying::new(),
         };
         backup.transfer(Direction::In, &mut swap);
-        debug_assert!(swap.flying.is_empty(), "a backup ends with all runs done");
-        let back = PageCount::new(swap.back).expect("part of the object");
-        (back, swap.result)
+        swap.flying.end()
     }
 
     /// Compares what came back with the checksums of when it left.
@@ -113,6 +102,48 @@ impl Tt {
     }
 }
 
+/// Parts on their way, each with what is kept for it meanwhile, and what came of the others.
+struct Flying<T> {
+    parts: SmallVec<[(usize, T); IN_FLIGHT]>,
+    arrived: u64,
+    /// The first failure; after it no part begins.
+    result: Result<()>,
+}
+
+impl<T> Flying<T> {
+    fn new() -> Self {
+        Self {
+            parts: SmallVec::new(),
+            arrived: 0,
+            result: Ok(()),
+        }
+    }
+
+    fn may_begin(&self) -> bool {
+        self.result.is_ok() && self.parts.len() < IN_FLIGHT
+    }
+
+    /// What was kept for part `n`, which is not on its way any more.
+    fn land(&mut self, n: usize) -> T {
+        let at = self.parts.iter().position(|(id, _)| *id == n);
+        let at = at.expect("each run is done once, after it was begun");
+        self.parts.swap_remove(at).1
+    }
+
+    fn fail(&mut self, error: Error) {
+        if self.result.is_ok() {
+            self.result = Err(error);
+        }
+    }
+
+    /// The pages that arrived, and the first failure.
+    fn end(self) -> (PageCount, Result<()>) {
+        debug_assert!(self.parts.is_empty(), "a backup ends with all runs done");
+        let arrived = PageCount::new(self.arrived).expect("part of the object");
+        (arrived, self.result)
+    }
+}
+
 struct SwapOut<'a> {
     tt: &'a mut Tt,
     supply: &'a Supply<'a>,
@@ -121,11 +152,8 @@ struct SwapOut<'a> {
     /// The next part, and its first page.
     at: usize,
     first: u64,
-    /// Parts on their way, with their slots.
-    flying: SmallVec<[(usize, SlotRun); IN_FLIGHT]>,
+    flying: Flying<SlotRun>,
     begun: u64,
-    gone: u64,
-    result: Result<()>,
 }
 
 impl SwapOut<'_> {
@@ -156,7 +184,7 @@ impl SwapOut<'_> {
             first: slots.first(),
             memory,
         };
-        self.flying.push((n, slots));
+        self.flying.parts.push((n, slots));
         Ok(transfer)
     }
 }
@@ -164,7 +192,7 @@ impl SwapOut<'_> {
 impl Transfers for SwapOut<'_> {
     fn next(&mut self) -> Option<Transfer> {
         let begun = PageCount::new(self.begun).expect("part of the object");
-        if self.result.is_err() || self.flying.len() == IN_FLIGHT || (self.enough)(begun) {
+        if !self.flying.may_begin() || (self.enough)(begun) {
             return None;
         }
         while self.at < self.tt.parts.len() {
@@ -173,17 +201,8 @@ impl Transfers for SwapOut<'_> {
             self.at += 1;
             self.first += pages;
             if matches!(self.tt.parts[n], Part::Frames(_)) {
-                let begun = self.begin(n, first);
-                return match begun {
-                    Ok(transfer) => {
-                        self.begun += pages;
-                        Some(transfer)
-                    }
-                    Err(error) => {
-                        self.result = Err(error);
-                        None
-                    }
-                };
+                let begun = self.begin(n, first).inspect(|_| self.begun += pages);
+                return begun.map_err(|error| self.flying.fail(error)).ok();
             }
         }
         None
@@ -192,19 +211,13 @@ impl Transfers for SwapOut<'_> {
     fn done(&mut self, transfer: Transfer, result: Result<()>) {
         let n = transfer.id;
         drop(transfer);
-        let at = self.flying.iter().position(|(id, _)| *id == n);
-        let (_, slots) = self
-            .flying
-            .swap_remove(at.expect("each run is done once, after it was begun"));
+        let slots = self.flying.land(n);
         if let Err(error) = result {
             // The frames stay the truth (I-62).
             self.backup.discard(slots);
-            if self.result.is_ok() {
-                self.result = Err(error);
-            }
-            return;
+            return self.flying.fail(error);
         }
-        self.gone += slots.pages().get();
+        self.flying.arrived += slots.pages().get();
         let part = core::mem::replace(&mut self.tt.parts[n], Part::Slots(slots));
         if let Part::Frames(run) = part {
             self.tt.give_frames(self.supply, run);
@@ -219,10 +232,8 @@ struct SwapIn<'a> {
     at: usize,
     first: u64,
     wanted: Range<u64>,
-    /// Parts on their way: number, first page, frames.
-    flying: SmallVec<[(usize, u64, FrameRun<Dirty>); IN_FLIGHT]>,
-    back: u64,
-    result: Result<()>,
+    /// With their first pages and their new frames.
+    flying: Flying<(u64, FrameRun<Dirty>)>,
 }
 
 impl SwapIn<'_> {
@@ -239,7 +250,7 @@ impl SwapIn<'_> {
         let switched = switch(&mut [&mut run], self.tt.mode, self.supply);
         match switched.and_then(|()| self.supply.pool.kmap(run.span())) {
             Ok(memory) => {
-                self.flying.push((n, first, run));
+                self.flying.parts.push((n, (first, run)));
                 Ok(Transfer {
                     id: n,
                     first: slot,
@@ -256,7 +267,7 @@ impl SwapIn<'_> {
 
 impl Transfers for SwapIn<'_> {
     fn next(&mut self) -> Option<Transfer> {
-        if self.result.is_err() || self.flying.len() == IN_FLIGHT {
+        if !self.flying.may_begin() {
             return None;
         }
         while self.at < self.tt.parts.len() && self.first < self.wanted.end {
@@ -265,13 +276,8 @@ impl Transfers for SwapIn<'_> {
             self.at += 1;
             self.first = end;
             if end > self.wanted.start && matches!(self.tt.parts[n], Part::Slots(_)) {
-                return match self.begin(n, first) {
-                    Ok(transfer) => Some(transfer),
-                    Err(error) => {
-                        self.result = Err(error);
-                        None
-                    }
-                };
+                let begun = self.begin(n, first);
+                return begun.map_err(|error| self.flying.fail(error)).ok();
             }
         }
         None
@@ -279,10 +285,7 @@ impl Transfers for SwapIn<'_> {
 
     fn done(&mut self, transfer: Transfer, result: Result<()>) {
         let n = transfer.id;
-        let at = self.flying.iter().position(|(id, ..)| *id == n);
-        let (_, first, run) = self
-            .flying
-            .swap_remove(at.expect("each run is done once, after it was begun"));
+        let (first, run) = self.flying.land(n);
         let Part::Slots(slots) = &self.tt.parts[n] else {
             unreachable!("a part that is on its way stays what it is")
         };
@@ -291,12 +294,9 @@ impl Transfers for SwapIn<'_> {
         if let Err(error) = arrived {
             // The slots stay, and a retry may succeed (I-61).
             self.tt.give_frames(self.supply, run);
-            if self.result.is_ok() {
-                self.result = Err(error);
-            }
-            return;
+            return self.flying.fail(error);
         }
-        self.back += run.pages().get();
+        self.flying.arrived += run.pages().get();
         let part = core::mem::replace(&mut self.tt.parts[n], Part::Frames(run));
         if let Part::Slots(slots) = part {
             self.backup.discard(slots);
