@@ -35,6 +35,11 @@ pub enum CacheMode {
     Uncached,
 }
 
+impl CacheMode {
+    /// All, from the one that the CPU likes best.
+    pub const ALL: [Self; 3] = [Self::Cached, Self::WriteCombined, Self::Uncached];
+}
+
 impl fmt::Display for CacheMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

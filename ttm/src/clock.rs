@@ -9,7 +9,7 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Arc, Condvar, Mutex};
+use crate::sync::{Arc, Condvar, Mutex, Weak};
 
 /// A moment, in nanoseconds since the clock's own beginning.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -244,4 +244,46 @@ pub trait Service: Send + Sync {
 
     /// Unparked when there may be work.
     fn bell(&self) -> &Arc<WaitCell>;
+}
+
+/// A service that steps something for as long as that lives.
+pub(crate) struct Background<T> {
+    name: &'static str,
+    of: Weak<T>,
+    bell: Arc<WaitCell>,
+    /// Does some work; false if there was none.
+    step: fn(&T) -> bool,
+}
+
+impl<T> Background<T> {
+    pub(crate) fn new(
+        name: &'static str,
+        of: &Arc<T>,
+        bell: &Arc<WaitCell>,
+        step: fn(&T) -> bool,
+    ) -> Self {
+        Self {
+            name,
+            of: Arc::downgrade(of),
+            bell: Arc::clone(bell),
+            step,
+        }
+    }
+}
+
+impl<T: Send + Sync> Service for Background<T> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn step(&self) -> Progress {
+        match self.of.upgrade() {
+            Some(of) if (self.step)(&of) => Progress::Did,
+            _ => Progress::Idle,
+        }
+    }
+
+    fn bell(&self) -> &Arc<WaitCell> {
+        &self.bell
+    }
 }

@@ -3,11 +3,9 @@
 mod builder;
 mod core;
 mod reap;
-mod reaper;
 
 pub(crate) use self::core::DeviceCore;
 pub use builder::DeviceBuilder;
-pub(crate) use reaper::Reaper;
 
 use ::core::fmt;
 

@@ -36,7 +36,7 @@ use core::fmt;
 use placement::PageCount;
 
 use crate::cache::{Ledger, LedgerCounts};
-use crate::clock::{Clock, Service, WaitCell};
+use crate::clock::{Background, Clock, Service, WaitCell};
 use crate::error::{Error, Result};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
@@ -48,7 +48,6 @@ use super::{
 
 use config::Limits;
 use magazine::{BATCH, Magazines};
-use refill::Refill;
 use shelf::{Found, Shelves};
 
 /// A pool of frames over one page source. Devices may share one.
@@ -151,7 +150,7 @@ impl Pool {
     /// Those of [`Pool::take`].
     pub fn take_unswitched(&self, want: &Want) -> Result<FrameRun<Zeroed>> {
         self.admit(want)?;
-        if is_small(want) {
+        if is_small(want.pages, want.kind) {
             return self.take_small();
         }
         match self.find(want, true) {
@@ -168,7 +167,7 @@ impl Pool {
     /// Those of [`Pool::take`].
     pub fn take_to_overwrite(&self, want: &Want) -> Result<FrameRun<Dirty>> {
         self.admit(want)?;
-        if is_small(want) {
+        if is_small(want.pages, want.kind) {
             return match self.magazines.take_any() {
                 Some(run) => Ok(run.handed_on()),
                 None => self.take_small().map(FrameRun::dirtied),
@@ -183,7 +182,7 @@ impl Pool {
 
     /// Takes frames back. Nobody reaches them any more.
     pub fn give(&self, run: FrameRun<Dirty>) {
-        if run.pages() == PageCount::ONE && run.kind() == FrameKind::default() {
+        if is_small(run.pages(), run.kind()) {
             if let Some(batch) = self.magazines.give_dirty(run) {
                 self.store(batch, |m, batch| m.depot_dirty(batch));
             }
@@ -199,7 +198,7 @@ impl Pool {
 
     /// Takes frames back that nobody has written to.
     pub fn give_unwritten(&self, run: FrameRun<Zeroed>) {
-        if run.pages() == PageCount::ONE && run.kind() == FrameKind::default() {
+        if is_small(run.pages(), run.kind()) {
             if let Some(batch) = self.magazines.give_zeroed(run) {
                 self.store(batch, |m, batch| m.depot_zeroed(batch));
             }
@@ -303,7 +302,12 @@ impl Pool {
     /// The service that zeroes what is dirty, and fetches what will be wanted.
     #[must_use]
     pub fn service(self: &Arc<Self>) -> Arc<dyn Service> {
-        Arc::new(Refill::new(self))
+        Arc::new(Background::new(
+            "refill",
+            self,
+            &self.bell,
+            Self::work_ahead,
+        ))
     }
 
     /// Says whether memory is short: then nothing is refilled.
@@ -394,8 +398,7 @@ impl Pool {
             let last = PageCount::new(run.pages().get() - 1).expect("less");
             rest.push(run.split_off(last));
         }
-        self.magazines.receive(rest);
-        Ok(run.handed_on())
+        Ok(self.magazines.receive(run, rest).handed_on())
     }
 
     /// Fresh frames; the shelves had none.
@@ -422,9 +425,9 @@ impl Pool {
     }
 }
 
-/// Whether a wish is one for the magazines.
-fn is_small(want: &Want) -> bool {
-    want.pages == PageCount::ONE && want.kind == FrameKind::default()
+/// Whether frames are such as the magazines have.
+fn is_small(pages: PageCount, kind: FrameKind) -> bool {
+    pages == PageCount::ONE && kind == FrameKind::default()
 }
 
 impl Drop for Pool {

@@ -14,13 +14,12 @@ use core::cell::Cell;
 
 use placement::{MemType, PageCount, PageRange};
 
-use crate::clock::{Progress, Service, WaitCell};
 use crate::context::{OomPolicy, OpContext};
 use crate::device::DeviceCore;
 use crate::error::{Error, Result, Shortage};
 use crate::pages::Reclaim;
 use crate::resource::Ask;
-use crate::sync::{Arc, Weak};
+use crate::sync::Weak;
 
 use super::hunt::{Attempt, Hunt};
 use super::settle::wait_fence;
@@ -95,7 +94,8 @@ impl DeviceCore {
         Ok(false)
     }
 
-    /// Frees system pages until at most `target` are in use. Answers false if it is more still.
+    /// Frees system pages until at most `target` are in use. Answers false if nobody had to give
+    /// for that, or if it is more still.
     pub(super) fn reclaim_to(&self, target: PageCount, object: u64, ask: &Ask<'_>) -> Result<bool> {
         let room = || self.budget.used() <= target;
         if room() {
@@ -187,6 +187,13 @@ impl DeviceCore {
         }
     }
 
+    /// Swaps out some of what is above the soft limit. Answers false if there is nothing to do, or
+    /// it cannot be done.
+    pub(super) fn swap_out_excess(&self) -> bool {
+        let excess = self.budget.excess().min(RELIEF);
+        !excess.is_zero() && !self.give_back(excess, false).is_zero()
+    }
+
     /// Gives about `target` pages back on nobody's behalf. Answers how many.
     fn give_back(&self, target: PageCount, may_wait: bool) -> PageCount {
         let before = self.budget.used();
@@ -220,41 +227,5 @@ impl Reclaim for Givers {
     fn reclaim(&self, target: PageCount, may_wait: bool) -> PageCount {
         let device = self.0.upgrade();
         device.map_or(PageCount::ZERO, |device| device.give_back(target, may_wait))
-    }
-}
-
-/// Swaps out in the background what is above the soft limit.
-pub(super) struct Relief {
-    device: Weak<DeviceCore>,
-    bell: Arc<WaitCell>,
-}
-
-impl Relief {
-    pub(super) fn new(device: &Arc<DeviceCore>) -> Self {
-        Self {
-            device: Arc::downgrade(device),
-            bell: Arc::clone(&device.relief),
-        }
-    }
-}
-
-impl Service for Relief {
-    fn name(&self) -> &'static str {
-        "relief"
-    }
-
-    fn step(&self) -> Progress {
-        let Some(device) = self.device.upgrade() else {
-            return Progress::Idle;
-        };
-        let excess = device.budget.excess().min(RELIEF);
-        if excess.is_zero() || device.give_back(excess, false).is_zero() {
-            return Progress::Idle;
-        }
-        Progress::Did
-    }
-
-    fn bell(&self) -> &Arc<WaitCell> {
-        &self.bell
     }
 }

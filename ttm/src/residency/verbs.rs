@@ -3,9 +3,9 @@
 use placement::{MemType, Placement};
 
 use crate::bo::{Bo, BoInfo, Reserved};
-use crate::clock::Service;
+use crate::clock::{Background, Service};
 use crate::context::OpContext;
-use crate::device::{Device, Reaper};
+use crate::device::{Device, DeviceCore};
 use crate::driver::{Driver, Side};
 use crate::error::Result;
 use crate::fence::Usage;
@@ -14,7 +14,7 @@ use crate::sync::Arc;
 
 use super::check::{Checked, Violation};
 use super::prepare::Prepared;
-use super::reclaim::{Givers, Relief};
+use super::reclaim::Givers;
 use super::suspend::{Suspended, with_ask};
 
 impl<D: Driver> Reserved<'_, D> {
@@ -179,10 +179,18 @@ impl<D: Driver> Device<D> {
     /// the pool filled and zeroed, swapping out above the soft limit.
     #[must_use]
     pub fn services(&self) -> Vec<Arc<dyn Service>> {
+        let core = &self.core;
         vec![
-            Arc::new(Reaper::new(&self.core)),
-            self.core.pool.service(),
-            Arc::new(Relief::new(&self.core)),
+            Arc::new(Background::new(
+                "reaper",
+                core,
+                &core.bell,
+                DeviceCore::reap,
+            )),
+            core.pool.service(),
+            Arc::new(Background::new("relief", core, &core.relief, |core| {
+                core.swap_out_excess()
+            })),
         ]
     }
 

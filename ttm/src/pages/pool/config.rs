@@ -44,13 +44,8 @@ pub(super) fn index_of(kind: FrameKind) -> usize {
 
 /// The kind of that number.
 pub(super) fn kind_at(index: usize) -> FrameKind {
-    const MODES: [CacheMode; 3] = [
-        CacheMode::Cached,
-        CacheMode::WriteCombined,
-        CacheMode::Uncached,
-    ];
     FrameKind {
-        mode: MODES[index % 3],
+        mode: CacheMode::ALL[index % 3],
         zone: Zone::ALL[index / 3 % 3],
         node: u8::try_from(index / 9).expect("a node of the source"),
     }

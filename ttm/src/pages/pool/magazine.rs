@@ -17,11 +17,39 @@ const SLOTS: usize = 64;
 
 pub(super) struct Magazines {
     slots: Box<[CachePadded<Mutex<Slot>>]>,
-    zeroed: Queue<Vec<FrameRun<Zeroed>>>,
-    dirty: Queue<Vec<FrameRun<Dirty>>>,
-    /// Pages in the depot that are zero, and others.
-    zeroed_pages: AtomicU64,
-    dirty_pages: AtomicU64,
+    zeroed: Depot<Zeroed>,
+    dirty: Depot<Dirty>,
+}
+
+/// Batches that are no thread's.
+struct Depot<C> {
+    batches: Queue<Vec<FrameRun<C>>>,
+    /// Pages of them all.
+    pages: AtomicU64,
+}
+
+impl<C> Depot<C> {
+    fn new() -> Self {
+        Self {
+            batches: Queue::new(),
+            pages: AtomicU64::new(0),
+        }
+    }
+
+    fn push(&self, batch: Vec<FrameRun<C>>) {
+        self.pages.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        self.batches.push(batch);
+    }
+
+    fn pop(&self) -> Option<Vec<FrameRun<C>>> {
+        let batch = self.batches.pop()?;
+        self.pages.fetch_sub(batch.len() as u64, Ordering::Relaxed);
+        Some(batch)
+    }
+
+    fn pages(&self) -> u64 {
+        self.pages.load(Ordering::Relaxed)
+    }
 }
 
 struct Slot {
@@ -63,21 +91,12 @@ fn put<C>(magazine: &mut Vec<FrameRun<C>>, run: FrameRun<C>) -> Option<Vec<Frame
     (magazine.len() > 2 * BATCH).then(|| magazine.drain(..BATCH).collect())
 }
 
-/// A batch out of one half of the depot.
-fn out_of<T>(depot: &Queue<Vec<T>>, pages: &AtomicU64) -> Option<Vec<T>> {
-    let batch = depot.pop()?;
-    pages.fetch_sub(batch.len() as u64, Ordering::Relaxed);
-    Some(batch)
-}
-
 impl Magazines {
     pub(super) fn new() -> Self {
         Self {
             slots: (0..SLOTS).map(|_| Slot::new()).collect(),
-            zeroed: Queue::new(),
-            dirty: Queue::new(),
-            zeroed_pages: AtomicU64::new(0),
-            dirty_pages: AtomicU64::new(0),
+            zeroed: Depot::new(),
+            dirty: Depot::new(),
         }
     }
 
@@ -86,35 +105,36 @@ impl Magazines {
         &self.slots[thread_index() as usize % SLOTS]
     }
 
-    /// A frame that is zero.
+    /// A frame of the thread's own, or, if it has none, of a batch that it fetches.
     #[inline]
-    pub(super) fn take_zeroed(&self) -> Option<FrameRun<Zeroed>> {
+    fn take<C>(
+        &self,
+        depot: &Depot<C>,
+        own: impl Fn(&mut Slot) -> &mut Vec<FrameRun<C>>,
+    ) -> Option<FrameRun<C>> {
         {
             let mut slot = self.slot().lock();
-            if let Some(run) = slot.zeroed.pop() {
+            if let Some(run) = own(&mut slot).pop() {
                 return Some(slot.took(run));
             }
         }
-        let batch = out_of(&self.zeroed, &self.zeroed_pages)?;
+        let batch = depot.pop()?;
         let mut slot = self.slot().lock();
-        slot.zeroed.extend(batch);
-        let run = slot.zeroed.pop()?;
+        own(&mut slot).extend(batch);
+        let run = own(&mut slot).pop()?;
         Some(slot.took(run))
     }
 
+    /// A frame that is zero.
+    #[inline]
+    pub(super) fn take_zeroed(&self) -> Option<FrameRun<Zeroed>> {
+        self.take(&self.zeroed, |slot| &mut slot.zeroed)
+    }
+
     /// A frame that has to be zeroed.
+    #[inline]
     pub(super) fn take_dirty(&self) -> Option<FrameRun<Dirty>> {
-        {
-            let mut slot = self.slot().lock();
-            if let Some(run) = slot.dirty.pop() {
-                return Some(slot.took(run));
-            }
-        }
-        let batch = out_of(&self.dirty, &self.dirty_pages)?;
-        let mut slot = self.slot().lock();
-        slot.dirty.extend(batch);
-        let run = slot.dirty.pop()?;
-        Some(slot.took(run))
+        self.take(&self.dirty, |slot| &mut slot.dirty)
     }
 
     /// Any frame, rather one that is not zero.
@@ -140,29 +160,28 @@ impl Magazines {
         put(&mut slot.zeroed, run)
     }
 
-    /// Fresh frames, beside one that was taken.
-    pub(super) fn receive(&self, rest: Vec<FrameRun<Zeroed>>) {
+    /// Takes a fresh frame; the others beside it are for the next.
+    pub(super) fn receive(
+        &self,
+        run: FrameRun<Zeroed>,
+        rest: Vec<FrameRun<Zeroed>>,
+    ) -> FrameRun<Zeroed> {
         let mut slot = self.slot().lock();
-        slot.owned += 1;
-        slot.takes += 1;
         slot.zeroed.extend(rest);
+        slot.took(run)
     }
 
     pub(super) fn depot_dirty(&self, batch: Vec<FrameRun<Dirty>>) {
-        self.dirty_pages
-            .fetch_add(batch.len() as u64, Ordering::Relaxed);
         self.dirty.push(batch);
     }
 
     pub(super) fn depot_zeroed(&self, batch: Vec<FrameRun<Zeroed>>) {
-        self.zeroed_pages
-            .fetch_add(batch.len() as u64, Ordering::Relaxed);
         self.zeroed.push(batch);
     }
 
     /// A batch of dirty frames out of the depot, to be zeroed.
     pub(super) fn dirty_batch(&self) -> Option<Vec<FrameRun<Dirty>>> {
-        out_of(&self.dirty, &self.dirty_pages)
+        self.dirty.pop()
     }
 
     /// A batch out of the depot.
@@ -170,7 +189,7 @@ impl Magazines {
         if let Some(batch) = self.dirty_batch() {
             return Some(batch);
         }
-        let batch = out_of(&self.zeroed, &self.zeroed_pages)?;
+        let batch = self.zeroed.pop()?;
         Some(batch.into_iter().map(FrameRun::dirtied).collect())
     }
 
@@ -187,14 +206,9 @@ impl Magazines {
         })
     }
 
-    pub(super) fn as_dirty<C>(run: FrameRun<C>) -> FrameRun<Dirty> {
-        run.forget_state()
-    }
-
     /// Pages in the depot.
     pub(super) fn in_depot(&self) -> u64 {
-        let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
-        get(&self.zeroed_pages) + get(&self.dirty_pages)
+        self.zeroed.pages() + self.dirty.pages()
     }
 
     /// Pages in the depot and with all threads.
@@ -220,8 +234,7 @@ impl Magazines {
     }
 
     pub(super) fn rows(&self) -> Vec<PoolRow> {
-        let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
-        let (mut zeroed, mut dirty) = (get(&self.zeroed_pages), get(&self.dirty_pages));
+        let (mut zeroed, mut dirty) = (self.zeroed.pages(), self.dirty.pages());
         for slot in &self.slots {
             let slot = slot.lock();
             zeroed += slot.zeroed.len() as u64;

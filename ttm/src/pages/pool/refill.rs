@@ -1,51 +1,18 @@
-//! The service that works ahead: zeroes what is dirty, fetches what will be wanted.
+//! What the refill service does ahead: zeroes what is dirty, fetches what will be wanted.
 
 use placement::PageCount;
 
-use crate::clock::{Progress, Service, WaitCell};
 use crate::pages::{FrameKind, Want};
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, Weak};
 
 use super::{Pool, add};
 
 /// Pages that one step works on at most: 2 MiB.
 const STEP: PageCount = PageCount::new(512).expect("a small count");
 
-pub(super) struct Refill {
-    pool: Weak<Pool>,
-    bell: Arc<WaitCell>,
-}
-
-impl Refill {
-    pub(super) fn new(pool: &Arc<Pool>) -> Self {
-        Self {
-            pool: Arc::downgrade(pool),
-            bell: Arc::clone(&pool.bell),
-        }
-    }
-}
-
-impl Service for Refill {
-    fn name(&self) -> &'static str {
-        "refill"
-    }
-
-    fn step(&self) -> Progress {
-        match self.pool.upgrade() {
-            Some(pool) if pool.work_ahead() => Progress::Did,
-            _ => Progress::Idle,
-        }
-    }
-
-    fn bell(&self) -> &Arc<WaitCell> {
-        &self.bell
-    }
-}
-
 impl Pool {
     /// Zeroes a run or a magazine, or fetches a run. Answers whether there was something to do.
-    fn work_ahead(&self) -> bool {
+    pub(super) fn work_ahead(&self) -> bool {
         self.rung.store(false, Ordering::Relaxed);
         if self.pressed.load(Ordering::Relaxed) {
             return false;

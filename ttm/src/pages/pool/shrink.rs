@@ -85,7 +85,7 @@ impl Pool {
             depot(&self.magazines, batch);
             self.wake();
         } else {
-            let dirty = batch.into_iter().map(Magazines::as_dirty);
+            let dirty = batch.into_iter().map(FrameRun::forget_state);
             self.release_singles(dirty.collect());
         }
     }

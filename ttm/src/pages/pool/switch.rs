@@ -20,11 +20,7 @@ impl Pool {
     /// stay so; each has one mode.
     pub fn switch(&self, runs: &mut [&mut FrameRun<Dirty>], to: CacheMode) -> Result<()> {
         self.admit_mode(to)?;
-        for from in [
-            CacheMode::Cached,
-            CacheMode::WriteCombined,
-            CacheMode::Uncached,
-        ] {
+        for from in CacheMode::ALL {
             if from == to {
                 continue;
             }
