@@ -117,16 +117,16 @@ fn stalls_of_a_copy_are_read_as_averages_and_the_copy_is_not_written_to() {
 fn a_cgroup_of_version_2_is_short_near_its_limits_and_when_it_met_one() {
     let tree = FakeTree::new("cgroup2");
     assert!(CgroupPressure::of_tree(&tree.0).is_err(), "no such file");
-    tree.write("proc/self/cgroup", "0::/work/job\n");
+    tree.write("proc/self/cgroup", "0::/drivers/render\n");
     assert!(CgroupPressure::of_tree(&tree.0).is_err(), "no such group");
-    let write = |file: &str, text: &str| tree.write(&format!("sys/fs/cgroup/work/{file}"), text);
+    let write = |file: &str, text: &str| tree.write(&format!("sys/fs/cgroup/drivers/{file}"), text);
     write("memory.current", "1\n");
     write("memory.max", "2000\n");
-    write("job/memory.current", "100\n");
-    write("job/memory.max", "max\n");
-    write("job/memory.high", "max\n");
+    write("render/memory.current", "100\n");
+    write("render/memory.max", "max\n");
+    write("render/memory.high", "max\n");
     write(
-        "job/memory.events",
+        "render/memory.events",
         "low 0\nhigh 7\nmax 0\noom 0\noom_kill 0\n",
     );
     let pressure = CgroupPressure::of_tree(&tree.0).unwrap();
@@ -136,14 +136,14 @@ fn a_cgroup_of_version_2_is_short_near_its_limits_and_when_it_met_one() {
         Level::None,
         "what happened before is over"
     );
-    write("job/memory.max", "1000\n");
+    write("render/memory.max", "1000\n");
     assert_eq!(pressure.limit(), Some(1000));
-    assert!(pressure.describe().contains("/work/job (version 2)"));
+    assert!(pressure.describe().contains("/drivers/render (version 2)"));
 
     let used = |current: &str, files: &str| {
-        write("job/memory.current", current);
+        write("render/memory.current", current);
         write(
-            "job/memory.stat",
+            "render/memory.stat",
             &format!("anon 3\ninactive_file {files}\n"),
         );
         pressure.level()
@@ -157,9 +157,9 @@ fn a_cgroup_of_version_2_is_short_near_its_limits_and_when_it_met_one() {
         "the kernel drops files first"
     );
     assert_eq!(used("100", "500"), Level::None);
-    write("job/memory.high", "100\n");
+    write("render/memory.high", "100\n");
     assert_eq!(used("100", "0"), Level::Some, "slowed down only");
-    write("job/memory.high", "max\n");
+    write("render/memory.high", "max\n");
     write("memory.current", "1990\n");
     assert_eq!(pressure.level(), Level::Full, "of the group around it");
     write("memory.current", "1\n");
@@ -173,14 +173,14 @@ fn a_cgroup_of_version_2_is_short_near_its_limits_and_when_it_met_one() {
         ("high 8\nmax 3\noom 1\noom_kill 1\n", Level::Full),
         ("high 8\nmax 3\noom 1\noom_kill 1\n", Level::None),
     ] {
-        write("job/memory.events", events);
+        write("render/memory.events", events);
         assert_eq!(pressure.level(), level, "{events}");
     }
-    tree.remove("sys/fs/cgroup/work/job/memory.events");
+    tree.remove("sys/fs/cgroup/drivers/render/memory.events");
     assert_eq!(pressure.level(), Level::None);
     for text in SENSELESS {
         for file in ["current", "max", "high", "stat", "events"] {
-            write(&format!("job/memory.{file}"), text);
+            write(&format!("render/memory.{file}"), text);
             let _ = (pressure.level(), pressure.describe());
         }
         assert_eq!(pressure.level(), Level::None, "{text:?}");
