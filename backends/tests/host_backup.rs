@@ -16,7 +16,7 @@ use backends::sim::MemoryBackup;
 use placement::{CacheMode, PageCount};
 use ttm::cache::Maintenance;
 use ttm::error::{Error, Result};
-use ttm::pages::{Dirty, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want, Zone};
+use ttm::pages::{Dirty, FileRange, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want, Zone};
 use ttm::sync::Arc;
 use ttm::sync::atomic::{AtomicU64, Ordering};
 use ttm::tt::{Backup, Direction, SlotRun, Transfer, Transfers};
@@ -547,6 +547,10 @@ impl PageSource for Anonymous {
 
     fn map(&self, span: FrameSpan, _: CacheMode) -> Result<Mapped> {
         Ok(Mapping::skewed(span.pages.bytes() as usize, self.skew).0)
+    }
+
+    fn file(&self, _: FrameSpan, _: CacheMode) -> Result<FileRange> {
+        Err(Error::Unsupported("in no file"))
     }
 
     fn switch(&self, _: &[FrameSpan], _: CacheMode, _: CacheMode) -> Result<()> {

@@ -10,7 +10,7 @@ use backends::host::MemfdPages;
 use harness::copy::Span;
 use placement::{CacheMode, PAGE_SIZE, PageCount, PageRange};
 use ttm::cache::Modes;
-use ttm::pages::{Mapped, PageSource, Want};
+use ttm::pages::{FileRange, Mapped, PageSource, Want};
 use ttm::resource::Region;
 
 /// All of a mapping, for plain copies while nothing moves.
@@ -74,5 +74,9 @@ impl Region for Window {
             bytes(pages.start()),
             bytes(pages.len().get()),
         ))
+    }
+
+    fn file(&self, _: PageRange, _: CacheMode) -> ttm::Result<FileRange> {
+        Err(ttm::Error::Unsupported("these benches open no windows"))
     }
 }

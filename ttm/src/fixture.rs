@@ -9,7 +9,7 @@ use crate::device::Device;
 use crate::driver::{BoFacts, Driver, Eviction, MoveFacts, Route};
 use crate::error::{Error, Result};
 use crate::fence::Timeline;
-use crate::pages::{Dirty, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want, Zone};
+use crate::pages::{Dirty, FileRange, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want, Zone};
 use crate::resource::Region;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -81,6 +81,12 @@ impl PageSource for Nothing {
         ))
     }
 
+    fn file(&self, _: FrameSpan, _: CacheMode) -> Result<FileRange> {
+        Err(Error::Unsupported(
+            "frames that are only counted are in no file",
+        ))
+    }
+
     fn switch(&self, _: &[FrameSpan], _: CacheMode, _: CacheMode) -> Result<()> {
         Ok(())
     }
@@ -112,6 +118,12 @@ impl Region for Nothing {
     fn map(&self, _: PageRange, _: CacheMode) -> Result<Mapped> {
         Err(Error::Unsupported(
             "memory that is only counted has no content",
+        ))
+    }
+
+    fn file(&self, _: PageRange, _: CacheMode) -> Result<FileRange> {
+        Err(Error::Unsupported(
+            "memory that is only counted is in no file",
         ))
     }
 }

@@ -41,6 +41,8 @@ pub mod device;
 pub mod bo;
 // Motion.
 pub mod residency;
+// Use.
+pub mod map;
 
 // Below all: what the examples of the documentation run on.
 #[doc(hidden)]

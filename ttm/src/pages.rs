@@ -15,6 +15,7 @@
 
 mod budget;
 mod copy;
+mod file_range;
 mod frames;
 mod kmap;
 mod mapped;
@@ -25,6 +26,7 @@ mod source;
 
 pub use budget::{Budget, Client};
 pub use copy::copy_memory;
+pub use file_range::FileRange;
 pub use frames::{Dirty, FrameKind, FrameRun, FrameSpan, Want, Zeroed, Zone, order_of};
 pub use kmap::{Kmap, KmapUsage};
 pub use mapped::Mapped;

@@ -5,8 +5,8 @@ use ttm::clock::Progress;
 use ttm::error::{Error, Result};
 use ttm::fixture::still;
 use ttm::pages::{
-    Dirty, FrameKind, FrameRun, FrameSpan, KmapUsage, Mapped, Offers, PageSource, Pool, PoolConfig,
-    PoolLimit, Want, Zone, Zones,
+    Dirty, FileRange, FrameKind, FrameRun, FrameSpan, KmapUsage, Mapped, Offers, PageSource, Pool,
+    PoolConfig, PoolLimit, Want, Zone, Zones,
 };
 use ttm::placement::PageCount;
 use ttm::sync::{Arc, Mutex};
@@ -110,6 +110,10 @@ impl PageSource for Counted {
         }
         // SAFETY: a mapping of no bytes at an address that is not null is always valid.
         Ok(unsafe { Mapped::new(core::ptr::NonNull::dangling(), 0, ()) })
+    }
+
+    fn file(&self, _: FrameSpan, _: CacheMode) -> Result<FileRange> {
+        Err(Error::Unsupported("in no file"))
     }
 
     fn switch(&self, spans: &[FrameSpan], from: CacheMode, to: CacheMode) -> Result<()> {

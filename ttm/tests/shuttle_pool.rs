@@ -15,7 +15,8 @@ use ttm::clock::Progress;
 use ttm::error::Error;
 use ttm::fixture::still;
 use ttm::pages::{
-    Dirty, FrameRun, FrameSpan, Mapped, Offers, PageSource, Pool, PoolConfig, PoolLimit, Want, Zone,
+    Dirty, FileRange, FrameRun, FrameSpan, Mapped, Offers, PageSource, Pool, PoolConfig, PoolLimit,
+    Want, Zone,
 };
 use ttm::placement::PageCount;
 use ttm::sync::{Arc, Mutex};
@@ -71,6 +72,10 @@ impl PageSource for Few {
     fn map(&self, _: FrameSpan, _: CacheMode) -> Result<Mapped> {
         // SAFETY: a mapping of no bytes at an address that is not null is always valid.
         Ok(unsafe { Mapped::new(NonNull::dangling(), 0, ()) })
+    }
+
+    fn file(&self, _: FrameSpan, _: CacheMode) -> Result<FileRange> {
+        Err(Error::Unsupported("in no file"))
     }
 
     fn switch(&self, _: &[FrameSpan], _: CacheMode, _: CacheMode) -> Result<()> {

@@ -24,7 +24,7 @@ use std::fs::File;
 use placement::{CacheMode, PAGE_SIZE, PageCount, PageRange};
 use ttm::cache::Maintenance;
 use ttm::error::{Error, Result};
-use ttm::pages::{Dirty, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want, Zones};
+use ttm::pages::{Dirty, FileRange, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want, Zones};
 use ttm::sync::Arc;
 use ttm::sync::atomic::{AtomicU64, Ordering};
 
@@ -158,7 +158,7 @@ impl MemfdPages {
 
     /// All page files, as [`FrameSpan::file`] numbers them.
     pub fn files(&self) -> impl ExactSizeIterator<Item = &File> {
-        self.files.iter().map(PageFile::file)
+        self.files.iter().map(|file| &**file.file())
     }
 
     /// How many mappings of frames are alive.
@@ -326,6 +326,22 @@ impl PageSource for MemfdPages {
                 "only frames of one run that is taken are mapped",
             )),
         }
+    }
+
+    /// # Errors
+    /// [`Error::Invalid`] for frames that nobody has taken, or that two have.
+    fn file(&self, span: FrameSpan, _: CacheMode) -> Result<FileRange> {
+        let file = self.file_of(span).ok_or(Error::Invalid(
+            "only frames of one run that is taken are mapped",
+        ))?;
+        let range = FileRange::new(Arc::clone(file.file()), span.first * PAGE_SIZE);
+        Ok(match self.is_huge_file(span.file) {
+            true => FileRange {
+                granule: PIECE * PAGE_SIZE,
+                ..range
+            },
+            false => range,
+        })
     }
 
     fn switch(&self, _: &[FrameSpan], _: CacheMode, _: CacheMode) -> Result<()> {

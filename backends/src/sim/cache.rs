@@ -128,7 +128,7 @@ impl Cache {
     }
 
     /// What the device, and an uncached mapping, sees.
-    pub(super) const fn dram(&self) -> &File {
+    pub(super) const fn dram(&self) -> &Arc<File> {
         self.lines.dram()
     }
 

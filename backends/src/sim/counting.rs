@@ -3,7 +3,7 @@
 use placement::{CacheMode, PageCount};
 use ttm::cache::Maintenance;
 use ttm::error::{Error, Result};
-use ttm::pages::{Dirty, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want, Zone};
+use ttm::pages::{Dirty, FileRange, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want, Zone};
 use ttm::sync::atomic::{AtomicU64, Ordering};
 
 /// A page source without memory, for simulations larger than the machine. It never runs out; the
@@ -51,6 +51,12 @@ impl PageSource for CountingPages {
     }
 
     fn map(&self, _: FrameSpan, _: CacheMode) -> Result<Mapped> {
+        Err(Error::Unsupported(
+            "these frames have no content; make the device with GpuConfig::contents",
+        ))
+    }
+
+    fn file(&self, _: FrameSpan, _: CacheMode) -> Result<FileRange> {
         Err(Error::Unsupported(
             "these frames have no content; make the device with GpuConfig::contents",
         ))

@@ -3,7 +3,7 @@
 use placement::{CacheMode, PageCount};
 use ttm::cache::Maintenance;
 use ttm::error::{Error, Result};
-use ttm::pages::{Dirty, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want};
+use ttm::pages::{Dirty, FileRange, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want};
 use ttm::sync::Arc;
 use ttm::sync::atomic::{AtomicU64, Ordering};
 use ttm::tt::{Backup, Direction, SlotRun, SlotTag, Transfer, Transfers};
@@ -58,6 +58,15 @@ impl PageSource for FailingPages {
             ));
         }
         self.inner.map(span, mode)
+    }
+
+    fn file(&self, span: FrameSpan, mode: CacheMode) -> Result<FileRange> {
+        if self.inject.fails(At::PAGES_MAP) {
+            return Err(Error::Backend(
+                "a mapping was made to fail (pages.map)".into(),
+            ));
+        }
+        self.inner.file(span, mode)
     }
 
     fn switch(&self, spans: &[FrameSpan], from: CacheMode, to: CacheMode) -> Result<()> {

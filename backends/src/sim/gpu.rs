@@ -85,6 +85,9 @@ pub struct GpuConfig {
     pub queue: EngineConfig,
     /// Whether memory has content. Without, any size costs nothing, and jobs only take time.
     pub contents: bool,
+    /// Whether the host's kernel lets a process watch mappings of the memory, as it does for memory
+    /// files and not for devices'.
+    pub watchable: bool,
     /// Chooses which bits flip.
     pub seed: u64,
 }
@@ -104,6 +107,7 @@ impl GpuConfig {
                 latency_ns: 5_000,
             },
             contents: true,
+            watchable: true,
             seed: 1,
         }
     }

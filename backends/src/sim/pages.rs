@@ -14,7 +14,7 @@ use placement::{CacheMode, PAGE_SIZE, PageCount, PageRange};
 use rustix::io::Errno;
 use ttm::cache::{Maintenance, Modes};
 use ttm::error::{Error, Result};
-use ttm::pages::{Dirty, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want};
+use ttm::pages::{Dirty, FileRange, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want};
 use ttm::sync::atomic::{AtomicU64, Ordering};
 use ttm::sync::{Arc, Mutex};
 
@@ -271,6 +271,21 @@ impl PageSource for SimPages {
                 self.map_file(&self.view, pages)
             }
         }
+    }
+
+    /// The file of the view that the CPU has of them in `mode`.
+    fn file(&self, span: FrameSpan, mode: CacheMode) -> Result<FileRange> {
+        let pages = self.taken_range(span)?;
+        let file = match (&self.cache, mode) {
+            (Some(cache), CacheMode::Uncached) => cache.dram(),
+            (cache, _) => {
+                if let Some(cache) = cache {
+                    cache.used(pages);
+                }
+                &self.view
+            }
+        };
+        Ok(FileRange::new(Arc::clone(file), pages.start() * PAGE_SIZE))
     }
 
     /// # Errors

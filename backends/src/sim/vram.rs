@@ -6,7 +6,7 @@ use std::io;
 use placement::{CacheMode, PAGE_SIZE, PageCount, PageRange};
 use ttm::cache::Modes;
 use ttm::error::{Error, Result};
-use ttm::pages::Mapped;
+use ttm::pages::{FileRange, Mapped};
 use ttm::resource::Region;
 use ttm::sync::atomic::AtomicU64;
 use ttm::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ const CHUNK: u64 = 512;
 
 /// Device memory with content: a memory file, mapped as a whole, backed where it was touched.
 pub(super) struct Vram {
-    file: File,
+    file: Arc<File>,
     map: Arc<FileMap>,
     pages: PageCount,
     /// Which chunks have memory behind them.
@@ -36,7 +36,7 @@ impl Vram {
         let chunks = usize::try_from(pages.get().div_ceil(CHUNK)).expect("fewer than bytes");
         let map = FileMap::lazy(&file, len, &Arc::new(AtomicU64::new(0)))?;
         Ok(Self {
-            file,
+            file: Arc::new(file),
             map: Arc::new(map),
             pages,
             backed: Mutex::new(vec![false; chunks]),
@@ -54,6 +54,15 @@ impl Vram {
         Ok(self
             .map
             .part(index(pages.start() * PAGE_SIZE), index(pages.len().bytes())))
+    }
+
+    /// Where some pages lie in the file, with memory behind all of them.
+    pub(super) fn file(&self, pages: PageRange) -> io::Result<FileRange> {
+        self.back(pages)?;
+        Ok(FileRange::new(
+            Arc::clone(&self.file),
+            pages.start() * PAGE_SIZE,
+        ))
     }
 
     fn back(&self, pages: PageRange) -> io::Result<()> {
@@ -105,6 +114,25 @@ impl Region for Window {
     }
 
     fn map(&self, pages: PageRange, _: CacheMode) -> Result<Mapped> {
+        Ok(self.reach(pages)?.view(pages)?)
+    }
+
+    /// A card that is told not to let its mappings be watched ([`GpuConfig::watchable`]) is like a
+    /// device's file.
+    ///
+    /// [`GpuConfig::watchable`]: super::GpuConfig::watchable
+    fn file(&self, pages: PageRange, _: CacheMode) -> Result<FileRange> {
+        let file = self.reach(pages)?.file(pages)?;
+        Ok(FileRange {
+            watchable: self.core.config().watchable,
+            ..file
+        })
+    }
+}
+
+impl Window {
+    /// The memory, if the CPU reaches these pages of it.
+    fn reach(&self, pages: PageRange) -> Result<&Vram> {
         if self.core.is_lost() {
             return Err(Error::DeviceLost);
         }
@@ -126,7 +154,6 @@ impl Region for Window {
                 "a mapping was made to fail (region.map)".into(),
             ));
         }
-        vram.view(pages)
-            .map_err(|error| Error::Backend(error.into()))
+        Ok(vram)
     }
 }

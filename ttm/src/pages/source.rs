@@ -6,7 +6,7 @@ use placement::{CacheMode, PageCount};
 use crate::cache::{Maintenance, Modes};
 use crate::error::Result;
 
-use super::{Dirty, FrameRun, FrameSpan, Mapped, Want, Zone};
+use super::{Dirty, FileRange, FrameRun, FrameSpan, Mapped, Want, Zone};
 
 bitflags! {
     /// A set of zones.
@@ -100,6 +100,13 @@ pub trait PageSource: Send + Sync {
     /// [`Error::Backend`](crate::Error::Backend) if the host refuses,
     /// [`Error::Unsupported`](crate::Error::Unsupported) if the frames have no content.
     fn map(&self, span: FrameSpan, mode: CacheMode) -> Result<Mapped>;
+
+    /// Where frames lie in a file, for mappings of them in `mode` that last.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if they are in no file;
+    /// [`Error::Invalid`](crate::Error::Invalid) for frames that nobody has.
+    fn file(&self, span: FrameSpan, mode: CacheMode) -> Result<FileRange>;
 
     /// Changes the mode of frames that nobody has mapped and whose caches were maintained.
     ///

@@ -4,7 +4,7 @@ use placement::{CacheMode, PageCount, PageRange};
 
 use crate::cache::Modes;
 use crate::error::Result;
-use crate::pages::Mapped;
+use crate::pages::{FileRange, Mapped};
 
 /// The memory behind a manager. Its *aperture* is what the CPU can reach of it (the BAR).
 pub trait Region: Send + Sync {
@@ -27,4 +27,11 @@ pub trait Region: Send + Sync {
     /// [`Error::Backend`](crate::Error::Backend) if the host refuses,
     /// [`Error::DeviceLost`](crate::Error::DeviceLost).
     fn map(&self, pages: PageRange, mode: CacheMode) -> Result<Mapped>;
+
+    /// Where pages lie in a file, for mappings of them in `mode` that last.
+    ///
+    /// # Errors
+    /// Those of [`Region::map`], and [`Error::Unsupported`](crate::Error::Unsupported) if they are
+    /// in no file.
+    fn file(&self, pages: PageRange, mode: CacheMode) -> Result<FileRange>;
 }

@@ -13,7 +13,7 @@ use ttm::driver::{
 };
 use ttm::fault::{Faults, Site};
 use ttm::fence::{Fence, FenceError, Status, Timeline};
-use ttm::pages::{Dirty, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want, Zone};
+use ttm::pages::{Dirty, FileRange, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want, Zone};
 use ttm::placement::{
     Extents, MemType, PAGE_SIZE, PageCount, PageRange, Place, Placement, Range, Request, Space,
 };
@@ -120,6 +120,10 @@ impl PageSource for Frames {
         Ok(self.memory.map(span.first, span.pages))
     }
 
+    fn file(&self, _: FrameSpan, _: CacheMode) -> Result<FileRange> {
+        Err(Error::Unsupported("in no file"))
+    }
+
     fn switch(&self, _: &[FrameSpan], _: CacheMode, _: CacheMode) -> Result<()> {
         Err(Error::Unsupported("all is cached"))
     }
@@ -169,6 +173,10 @@ impl Region for Vram {
             return Err(Error::Unsupported("outside the aperture"));
         }
         Ok(self.memory.map(range.start(), range.len()))
+    }
+
+    fn file(&self, _: PageRange, _: CacheMode) -> Result<FileRange> {
+        Err(Error::Unsupported("in no file"))
     }
 }
 

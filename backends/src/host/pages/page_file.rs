@@ -19,7 +19,7 @@ use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use ttm::error::{Error, Result};
 use ttm::pages::{FrameRun, FrameSpan, Zone, order_of};
-use ttm::sync::Mutex;
+use ttm::sync::{Arc, Mutex};
 
 /// Indices of a page file: 2 PiB, which no host has.
 pub(super) const INDICES: PageCount = PageCount::new(1 << 39).expect("below the greatest count");
@@ -32,7 +32,7 @@ static ZEROES: [u8; 1 << 18] = [0; 1 << 18];
 
 /// A page file: its descriptor, and which of its pages are out.
 pub(super) struct PageFile {
-    file: File,
+    file: Arc<File>,
     number: u32,
     node: u8,
     inner: Mutex<Inner>,
@@ -60,7 +60,7 @@ impl PageFile {
     /// The page file `number`, for frames on `node`.
     pub(super) fn new(file: File, number: u32, node: u8) -> Self {
         Self {
-            file,
+            file: Arc::new(file),
             number,
             node,
             inner: Mutex::new(Inner {
@@ -72,7 +72,7 @@ impl PageFile {
     }
 
     /// The memory file.
-    pub(super) const fn file(&self) -> &File {
+    pub(super) const fn file(&self) -> &Arc<File> {
         &self.file
     }
 

@@ -68,7 +68,7 @@ pub(super) struct Done {
 pub(super) struct Lines {
     view: Arc<File>,
     base: File,
-    dram: File,
+    dram: Arc<File>,
 }
 
 impl Lines {
@@ -82,12 +82,12 @@ impl Lines {
         Ok(Self {
             view,
             base: sized("sim cache base")?,
-            dram: sized("sim dram")?,
+            dram: Arc::new(sized("sim dram")?),
         })
     }
 
     /// The file that is memory.
-    pub(super) const fn dram(&self) -> &File {
+    pub(super) const fn dram(&self) -> &Arc<File> {
         &self.dram
     }
 
