@@ -44,7 +44,7 @@ impl Addresses {
 }
 
 /// What happens to accesses while content is on its way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Abilities {
     /// Loads and stores wait. Where they do not, whoever wants an address keeps the object where
     /// it is.
