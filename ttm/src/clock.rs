@@ -150,6 +150,12 @@ pub trait Clock: Send + Sync {
     /// Wakes whoever sleeps at `cell`, or the next one who will.
     fn unpark(&self, cell: &Arc<WaitCell>);
 
+    /// Runs `work` for a thread that waits for it without the clock's knowing, as one does that
+    /// touches a page which is not there: on a clock whose threads take turns, in that thread's turn.
+    fn on_behalf(&self, work: &mut dyn FnMut()) {
+        work();
+    }
+
     /// Who waits for what, one line each; empty where the clock does not know.
     fn wait_graph(&self) -> String;
 }

@@ -59,6 +59,9 @@ pub struct BoFacts {
     pub mode: CacheMode,
     /// Whether its owner needs the content.
     pub advice: Advice,
+    /// Whether the CPU touched it lately where it could not reach it: a place in the aperture suits
+    /// it. Ends when it is validated into device memory the next time.
+    pub cpu_access: bool,
 }
 
 /// What a driver is told of a move.
@@ -121,6 +124,14 @@ pub trait Driver: Send + Sync + 'static {
         true
     }
 
+    /// Where an object goes that the CPU touches where it cannot reach it. An empty placement leaves
+    /// it to the manager: the aperture of the same memory if it has room as it is, else TT, else
+    /// SYSTEM.
+    fn place_for_cpu(&self, bo: &BoFacts, object: &Self::Object) -> Placement {
+        let _ = (bo, object);
+        Placement::default()
+    }
+
     /// How a move's content gets there. Not asked between places that share the same frames.
     fn route(&self, bo: &BoFacts, object: &Self::Object, job: &MoveFacts) -> Route;
 
@@ -180,6 +191,7 @@ pub trait CopyEngine: Send + Sync {
 pub(crate) trait AnyDriver: Send + Sync {
     fn evict_to(&self, bo: &BoFacts, object: &dyn Any) -> Eviction;
     fn worth_evicting(&self, bo: &BoFacts, object: &dyn Any, window: PageRange) -> bool;
+    fn place_for_cpu(&self, bo: &BoFacts, object: &dyn Any) -> Placement;
     fn route(&self, bo: &BoFacts, object: &dyn Any, job: &MoveFacts) -> Route;
     fn moved(&self, bo: &BoFacts, object: &dyn Any, job: &MoveFacts);
 }
@@ -199,6 +211,9 @@ impl<D: Driver> AnyDriver for Typed<D> {
     }
     fn worth_evicting(&self, bo: &BoFacts, object: &dyn Any, window: PageRange) -> bool {
         self.0.worth_evicting(bo, typed::<D>(object), window)
+    }
+    fn place_for_cpu(&self, bo: &BoFacts, object: &dyn Any) -> Placement {
+        self.0.place_for_cpu(bo, typed::<D>(object))
     }
     fn route(&self, bo: &BoFacts, object: &dyn Any, job: &MoveFacts) -> Route {
         self.0.route(bo, typed::<D>(object), job)

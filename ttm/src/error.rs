@@ -59,6 +59,13 @@ pub enum Error {
         /// The limit, in pages.
         limit: PageCount,
     },
+    /// The budget of mappings is used up: a window needs some of the process's.
+    NoMappings {
+        /// Mappings that were wanted.
+        wanted: usize,
+        /// Mappings that windows may have.
+        limit: usize,
+    },
     /// The arguments make no sense; the text says which and why.
     Invalid(&'static str),
     /// The object is pinned where it is.
@@ -193,6 +200,7 @@ impl Error {
             | Self::Shortfall(_)
             | Self::TooBig { .. }
             | Self::OverLimit { .. }
+            | Self::NoMappings { .. }
             | Self::Invalid(_)
             | Self::Pinned
             | Self::AlreadyLocked
@@ -223,6 +231,7 @@ impl Error {
             Self::NoMemory { .. } | Self::Shortfall(_) => 12,
             Self::TooBig { .. } => 7,
             Self::OverLimit { .. } => 11,
+            Self::NoMappings { .. } => 12,
             Self::Invalid(_) | Self::Pinned => 22,
             Self::AlreadyLocked => 114,
             Self::Reentrant => 40,
@@ -298,6 +307,11 @@ impl fmt::Display for Error {
                 f,
                 "{} pages can never fit into {mem_type} as asked; name a smaller size or a wider window",
                 wanted.get()
+            ),
+            Self::NoMappings { wanted, limit } => write!(
+                f,
+                "windows may have {limit} mappings, and {wanted} more would be too many; close some, \
+                 or raise the budget (and the kernel's vm.max_map_count)"
             ),
             Self::OverLimit { mem_type, limit } => write!(
                 f,

@@ -31,11 +31,15 @@ pub enum Site {
     BackupLoad,
     /// Frames keep their cache mode.
     CacheSwitch,
+    /// Accesses through windows cannot be made to wait.
+    Revoke,
+    /// A window cannot be mapped over what it is to show.
+    Show,
 }
 
 impl Site {
     /// All sites, in the order in which an operation usually meets them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Create,
         Self::Lock,
         Self::FenceSlots,
@@ -47,6 +51,8 @@ impl Site {
         Self::BackupStore,
         Self::BackupLoad,
         Self::CacheSwitch,
+        Self::Revoke,
+        Self::Show,
     ];
 
     /// The name under which people inject it.
@@ -64,6 +70,8 @@ impl Site {
             Self::BackupStore => "ttm.backup-store",
             Self::BackupLoad => "ttm.backup-load",
             Self::CacheSwitch => "ttm.cache-switch",
+            Self::Revoke => "ttm.revoke",
+            Self::Show => "ttm.show",
         }
     }
 }

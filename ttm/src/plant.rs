@@ -30,6 +30,10 @@ pub enum Defect {
     UntoldMode,
     /// What comes back from the backup is not compared with its checksums.
     UnverifiedLoad,
+    /// A move does not keep the CPU out.
+    NoRevoke,
+    /// What was written while a copy was under way is not copied again.
+    NoDirtyRecopy,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(Defect::None as u8);

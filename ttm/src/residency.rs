@@ -36,7 +36,9 @@ mod settle;
 mod suspend;
 mod validate;
 mod verbs;
+mod view;
 
 pub use check::{Checked, Violation};
 pub use prepare::Prepared;
 pub use suspend::Suspended;
+pub(crate) use suspend::with_ask;

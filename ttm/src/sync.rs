@@ -95,3 +95,8 @@ pub use std::sync::{Arc, Weak};
 
 /// Keeps what two threads write often on cache lines of their own.
 pub use crossbeam::utils::CachePadded;
+
+/// Atomics over memory that is not this crate's: no schedule test may put others in.
+pub(crate) mod foreign {
+    pub(crate) use core::sync::atomic::{AtomicU64, Ordering};
+}

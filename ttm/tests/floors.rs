@@ -384,6 +384,10 @@ fn no_thread_and_no_system_call() {
         }
         for (at, path) in paths(&source.code, "std") {
             let module = path.split("::").next().unwrap();
+            // A file that is only handed from one backend to another.
+            if path == "fs::File" && source.path == "pages/file_range.rs" {
+                continue;
+            }
             if ["thread", "fs", "net", "process", "os", "env", "time"].contains(&module) {
                 findings.push(source.finding(at, &format!("`std::{path}` in ttm")));
             }

@@ -411,6 +411,23 @@ impl Clock for VirtualClock {
         }
     }
 
+    /// The thread that has the turn is the one that waits: no other runs. Where none has it, as among
+    /// threads that are no clients, the caller is itself.
+    fn on_behalf(&self, work: &mut dyn FnMut()) {
+        struct Back((usize, u64));
+        impl Drop for Back {
+            fn drop(&mut self) {
+                CLIENT.set(self.0);
+            }
+        }
+        let running = self.state.lock().running;
+        let _back = Back(CLIENT.get());
+        if let Some(id) = running {
+            CLIENT.set((self.address(), id));
+        }
+        work();
+    }
+
     fn tick(&self, n: u64) -> u64 {
         self.ticks.fetch_add(n, Ordering::Relaxed) + n
     }

@@ -13,6 +13,8 @@ use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use crate::sync::{Arc, Weak};
 use crate::tt::Tt;
 
+use super::views::{LiveViews, Views};
+
 /// A buffer object.
 ///
 /// Laid out by hand: what every transaction and every eviction looks at shares a cache line.
@@ -63,6 +65,10 @@ pub(crate) struct BoState {
     pub(crate) losses: u64,
     /// The content of a pinned object while its device is suspended.
     pub(crate) suspended: Option<Box<Tt>>,
+    /// The CPU lately wanted it where it could not reach it.
+    pub(crate) cpu_access: bool,
+    /// What shows it to the CPU.
+    pub(crate) views: Option<Box<Views>>,
 }
 
 /// Whether there is something to lose.
@@ -139,6 +145,8 @@ impl BoCore {
                 placement: None,
                 losses: 0,
                 suspended: None,
+                cpu_access: false,
+                views: None,
             }),
             object: new.object,
         })
@@ -177,6 +185,7 @@ impl BoCore {
             pinned: state.pins > 0,
             mode: state.mode,
             advice: state.advice,
+            cpu_access: state.cpu_access,
         }
     }
 }
@@ -223,6 +232,14 @@ impl BoState {
 
     pub(crate) fn mem_type(&self) -> Option<MemType> {
         self.resource.as_ref().map(Resource::mem_type)
+    }
+
+    /// What shows the object now.
+    #[inline]
+    pub(crate) fn live_views(&self) -> LiveViews {
+        self.views
+            .as_ref()
+            .map_or_else(LiveViews::new, |v| v.live())
     }
 
     /// Undoes one pin. Answers false if there is none.

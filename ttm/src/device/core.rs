@@ -44,6 +44,8 @@ pub(crate) struct DeviceCore {
     live: AtomicU64,
     lost: AtomicBool,
     losses: AtomicU64,
+    /// Objects that were in lost memory have not all been told.
+    pub(super) untold: AtomicBool,
     closed: AtomicBool,
     /// Objects whose last handle was dropped.
     pub(crate) released: Queue<Arc<dyn Victim>>,
@@ -97,6 +99,7 @@ impl DeviceCore {
             live: AtomicU64::new(0),
             lost: AtomicBool::new(false),
             losses: AtomicU64::new(0),
+            untold: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             released: Queue::new(),
             moving: Queue::new(),
@@ -208,6 +211,8 @@ impl DeviceCore {
         let first = !self.lost.swap(true, Ordering::AcqRel);
         if first {
             self.losses.fetch_add(1, Ordering::AcqRel);
+            self.untold.store(true, Ordering::Release);
+            self.clock.unpark(&self.bell);
             self.emit(Event::DeviceLost);
         }
         first

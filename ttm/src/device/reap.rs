@@ -1,6 +1,7 @@
 //! Taking down what nobody uses any more, and giving back what waited for a fence.
 
 use crate::fence::Fence;
+use crate::sync::atomic::Ordering;
 
 use super::DeviceCore;
 
@@ -11,6 +12,9 @@ impl DeviceCore {
     /// Gives back everything that can be given back without waiting. Answers whether anything was.
     pub(crate) fn reap(&self) -> bool {
         let mut any = self.release_some(usize::MAX);
+        if self.untold.load(Ordering::Relaxed) {
+            self.tell_of_loss();
+        }
         any |= self.settle_some();
         any |= self.reap_pages();
         for manager in self.managers.iter().flatten() {
@@ -41,6 +45,20 @@ impl DeviceCore {
             }
         }
         any
+    }
+
+    /// Has every object that was in lost memory notice it, which keeps the CPU out of there. Those
+    /// that are locked are told the next time.
+    fn tell_of_loss(&self) {
+        self.untold.store(false, Ordering::Relaxed);
+        let managers = self.managers.iter().flatten();
+        for manager in managers.filter(|m| !m.uses_frames()) {
+            for (_, victim) in manager.residents() {
+                if victim.upgrade().is_some_and(|victim| !victim.try_settle()) {
+                    self.untold.store(true, Ordering::Relaxed);
+                }
+            }
+        }
     }
 
     fn settle_some(&self) -> bool {

@@ -86,11 +86,7 @@ impl Kmaps {
                 }
             },
         };
-        if !self.snooped && mode == CacheMode::Cached {
-            // What a device wrote since shows; nobody leaves dirty lines behind (see drop).
-            self.source.maintain(span, Maintenance::Flush);
-            self.ledger.flushed(span.pages);
-        }
+        self.before_looks(span, mode);
         // Relaxed: counts for people and tests.
         self.live.fetch_add(1, Ordering::Relaxed);
         self.live_bytes
@@ -102,6 +98,25 @@ impl Kmaps {
             mode,
             home: Arc::clone(self),
         })
+    }
+
+    /// The CPU is about to look at frames: what a device wrote before shows.
+    pub(super) fn before_looks(&self, span: FrameSpan, mode: CacheMode) {
+        if !self.snooped && mode == CacheMode::Cached {
+            // Nobody leaves dirty lines behind (see below).
+            self.source.maintain(span, Maintenance::Flush);
+            self.ledger.flushed(span.pages);
+        }
+    }
+
+    /// The CPU looked at frames: what it wrote shows to devices.
+    pub(super) fn after_looks(&self, span: FrameSpan, mode: CacheMode) {
+        if let Some(what) = Maintenance::of_writes(mode, self.snooped)
+            && !planted_skip()
+        {
+            self.source.maintain(span, what);
+            self.ledger.flushed(span.pages);
+        }
     }
 
     /// Whether a window over exactly `span` is kept: mapping it again costs nothing.
@@ -235,12 +250,7 @@ impl Deref for Kmap {
 impl Drop for Kmap {
     fn drop(&mut self) {
         let home = &self.home;
-        if let Some(what) = Maintenance::of_writes(self.mode, home.snooped)
-            && !planted_skip()
-        {
-            home.source.maintain(self.span, what);
-            home.ledger.flushed(self.span.pages);
-        }
+        home.after_looks(self.span, self.mode);
         home.live.fetch_sub(1, Ordering::Relaxed);
         home.live_bytes
             .fetch_sub(self.span.pages.bytes(), Ordering::Relaxed);

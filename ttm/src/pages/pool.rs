@@ -35,7 +35,7 @@ use core::fmt;
 
 use placement::PageCount;
 
-use crate::cache::{Ledger, LedgerCounts};
+use crate::cache::{CacheMode, Ledger, LedgerCounts};
 use crate::clock::{Background, Clock, Service, WaitCell};
 use crate::error::{Error, Result};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -43,7 +43,8 @@ use crate::sync::{Arc, Mutex};
 
 use super::kmap::Kmaps;
 use super::{
-    Dirty, FrameKind, FrameRun, FrameSpan, Kmap, KmapUsage, Offers, PageSource, Want, Zeroed,
+    Dirty, FileRange, FrameKind, FrameRun, FrameSpan, Kmap, KmapUsage, Offers, PageSource, Want,
+    Zeroed,
 };
 
 use config::Limits;
@@ -230,6 +231,26 @@ impl Pool {
     /// [`Error::Busy`] while the frames are viewed in another mode, and those of the source.
     pub fn kmap(&self, span: FrameSpan) -> Result<Kmap> {
         self.kmaps.map(span)
+    }
+
+    /// Where frames lie in a file, for somebody who keeps them mapped in `mode`.
+    ///
+    /// # Errors
+    /// Those of [`PageSource::file`].
+    pub(crate) fn file(&self, span: FrameSpan, mode: CacheMode) -> Result<FileRange> {
+        self.source.file(span, mode)
+    }
+
+    /// Somebody is about to look at frames through a mapping that lasts: what devices wrote before
+    /// shows there.
+    pub(crate) fn before_looks(&self, span: FrameSpan, mode: CacheMode) {
+        self.kmaps.before_looks(span, mode);
+    }
+
+    /// Nobody looks at frames through a lasting mapping any more: what was written there shows to
+    /// devices.
+    pub(crate) fn hide(&self, span: FrameSpan, mode: CacheMode) {
+        self.kmaps.after_looks(span, mode);
     }
 
     /// What of its frames is mapped.

@@ -33,6 +33,8 @@ pub(crate) struct Slot {
     /// A moment that is still now for the thread's transaction, in nanoseconds; `u64::MAX` if it
     /// has not looked. Written by the thread alone.
     now: AtomicU64,
+    /// The system's number of the thread, if somebody needs to know.
+    system_thread: AtomicU64,
     /// What was lost to an older transaction deep inside this one; waited for at the restart.
     lost: Mutex<Option<Arc<dyn Lockable>>>,
 }
@@ -44,6 +46,8 @@ pub(crate) struct Domain {
     next_age: AtomicU64,
     back_offs: AtomicU64,
     queues: Mutex<Queues>,
+    /// The number that the system has for the calling thread, where somebody needs to know.
+    system_thread: OnceLock<fn() -> u64>,
 }
 
 type Block = Box<[CachePadded<Slot>]>;
@@ -89,7 +93,23 @@ impl Domain {
             next_age: AtomicU64::new(0),
             back_offs: AtomicU64::new(0),
             queues: Mutex::new(BTreeMap::new()),
+            system_thread: OnceLock::new(),
         }
+    }
+
+    /// From now on transactions note the system's number of their thread.
+    pub(crate) fn note_threads(&self, number: fn() -> u64) {
+        self.system_thread.get_or_init(|| number);
+    }
+
+    /// Whether the holder of `lock` is the thread that the system gives that number.
+    pub(crate) fn is_held_by(&self, lock: &Reservation, system_thread: u64) -> bool {
+        let holder = lock.word.load(Ordering::Relaxed) & HOLDER;
+        let slot = holder.checked_sub(1).map(|thread| self.slot(thread));
+        slot.is_some_and(|slot| {
+            slot.busy.load(Ordering::Relaxed)
+                && slot.system_thread.load(Ordering::Relaxed) == system_thread
+        })
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
@@ -242,6 +262,7 @@ impl Slot {
         Self {
             index,
             now: AtomicU64::new(u64::MAX),
+            system_thread: AtomicU64::new(0),
             lost: Mutex::new(None),
             age: AtomicU64::new(0),
             wounded: AtomicBool::new(false),
@@ -297,6 +318,9 @@ impl<'d> Ticket<'d> {
         }
         self.slot.busy.store(true, Ordering::Relaxed);
         self.forget_now();
+        if let Some(number) = self.domain.system_thread.get() {
+            self.slot.system_thread.store(number(), Ordering::Relaxed);
+        }
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use placement::{MemType, PageRange};
 
-use crate::bo::{BoCore, BoState};
+use crate::bo::{BoCore, BoState, Content, Shown};
 use crate::device::DeviceCore;
 use crate::reservation::{Held, Lockable, Taken};
 use crate::resource::{Home, Manager};
@@ -234,6 +234,7 @@ impl BoCore {
                 "I-23: object {id} is {mode}, its pages are {pages}"
             ));
         }
+        self.check_views(state)?;
         let populated = state.tt.as_ref().is_some_and(|tt| !tt.is_empty());
         if populated && !manager.uses_frames() {
             return Err(format!(
@@ -242,6 +243,22 @@ impl BoCore {
             ));
         }
         Ok(())
+    }
+
+    /// Nothing is shown but where the content is, and nothing while it is on its way (I-20, I-21).
+    fn check_views(&self, state: &BoState) -> Result<(), String> {
+        let views = state.live_views();
+        if views.is_empty() {
+            return Ok(());
+        }
+        let absent = state.moving.is_some()
+            || state.suspended.is_some()
+            || matches!(state.content, Content::Purged | Content::Lost);
+        let shown = match absent {
+            true => Shown::default(),
+            false => self.shown(state).unwrap_or_default(),
+        };
+        views.iter().try_for_each(|view| view.check(&shown))
     }
 
     fn check_space(

@@ -1,6 +1,6 @@
 //! Copies by the CPU, piece by piece through short mappings.
 
-use core::ops::Deref;
+use core::ops::{Deref, Range};
 
 use placement::{MemType, PAGE_SIZE, PageCount, PageRange};
 
@@ -84,6 +84,27 @@ impl DeviceCore {
                 done += len;
                 source = Some((mapped, at + len));
             }
+        }
+        Ok(())
+    }
+
+    /// The same for the pages of `range`.
+    ///
+    /// # Errors
+    /// As [`DeviceCore::copy_by_cpu`].
+    pub(super) fn copy_pages_by_cpu(
+        &self,
+        src: &Side,
+        dst: &Side,
+        range: Range<u64>,
+    ) -> Result<()> {
+        let mut first = range.start;
+        while first < range.end {
+            let target = self.map_part(dst, first, range.end - first)?;
+            let source = self.map_part(src, first, target.len() as u64 / PAGE_SIZE)?;
+            let len = source.len();
+            source.copy_piece_to(0, &target, 0, len, len as u64);
+            first += len as u64 / PAGE_SIZE;
         }
         Ok(())
     }

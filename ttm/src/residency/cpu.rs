@@ -81,7 +81,7 @@ impl BoCore {
     }
 
     /// Whatever is about to be written has a place, system memory if it had none.
-    fn be_somewhere(&self, state: &mut BoState) -> Result<()> {
+    pub(super) fn be_somewhere(&self, state: &mut BoState) -> Result<()> {
         if state.resource.is_none() {
             state.resource = Some(self.system_resource(state)?);
         }
@@ -98,7 +98,7 @@ impl BoCore {
     }
 
     /// Whether there is no content yet.
-    fn is_untouched(&self, state: &BoState) -> Result<bool> {
+    pub(super) fn is_untouched(&self, state: &BoState) -> Result<bool> {
         match state.content {
             Content::Purged => Err(Error::Purged),
             Content::Lost => Err(Error::ContentLost),

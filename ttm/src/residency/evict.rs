@@ -192,6 +192,7 @@ impl BoCore {
             return Ok(Left::Stays("there is no backup to swap to"));
         };
         self.wait_idle(held, Usage::Bookkeep, ask)?;
+        self.revoke_views(state)?;
         let device = &self.device;
         let since = device.clock.now();
         let fault = |site| device.fails(site);

@@ -5,7 +5,7 @@ use placement::{MemType, PageCount, Place, PlaceFlags, Placement, Request};
 use crate::bo::{BoCore, BoState};
 use crate::error::{Error, Result};
 use crate::fault::Site;
-use crate::resource::{Ask, Home, Manager, Order, TakeRefused, Taken, Victim};
+use crate::resource::{Ask, Home, Manager, MemoryKind, Order, TakeRefused, Taken, Victim};
 use crate::sync::{Arc, Weak};
 
 use super::hunt::{Attempt, Hunt};
@@ -31,10 +31,12 @@ impl BoCore {
             // A requester within its own protection need not spill over to a worse place.
             let evicts = forced && place.mem_type != MemType::SYSTEM && !chained(ask, place)
                 || !forced && self.is_protected_in(place);
-            let found = if evicts {
-                self.take_evicting(state, manager, place, ask, !forced)
-            } else {
-                self.take(state, manager, place, ask, None)
+            let near = self.near_place(state, manager, place);
+            let near = near.map(|near| self.take(state, manager, &near, ask, None));
+            let found = match near {
+                Some(Ok(taken)) => Ok(taken),
+                _ if evicts => self.take_evicting(state, manager, place, ask, !forced),
+                _ => self.take(state, manager, place, ask, None),
             };
             match found {
                 Ok(taken) => return Ok(Some(taken)),
@@ -47,6 +49,16 @@ impl BoCore {
             Some(error) if forced => Err(error),
             _ => Ok(None),
         }
+    }
+
+    /// The part of `place` that the CPU reaches, for an object that it wanted lately.
+    fn near_place(&self, state: &BoState, manager: &Manager, place: &Place) -> Option<Place> {
+        let MemoryKind::Device(region) = manager.kind() else {
+            return None;
+        };
+        let near = place.window.intersection(region.aperture());
+        let narrower = state.cpu_access && !near.is_empty() && near.len() < region.size();
+        narrower.then(|| place.within(near))
     }
 
     fn is_protected_in(&self, place: &Place) -> bool {

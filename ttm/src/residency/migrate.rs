@@ -122,9 +122,18 @@ impl BoCore {
     fn move_nothing(&self, held: &Held<'_>, state: &mut BoState, decided: Move<'_>) -> Result<()> {
         let to_frames = decided.new.manager().uses_frames();
         let mode_before = state.mode;
-        if let Err(error) = self.make_ready_in_place(held, state, &decided) {
+        // Frames that stay what they are stay where views show them.
+        let disturbs = !to_frames || !state.has_frames() || decided.mode != mode_before;
+        let ready = match disturbs {
+            true => self.revoke_views(state),
+            false => Ok(()),
+        };
+        if let Err(error) = ready.and_then(|()| self.make_ready_in_place(held, state, &decided)) {
             if to_frames {
                 self.set_pages_mode(state, mode_before);
+            }
+            if disturbs {
+                self.follow_views(state);
             }
             return Err(error);
         }
@@ -139,6 +148,9 @@ impl BoCore {
             }
         }
         self.arrive(held, state, decided, How::Null, None);
+        if disturbs {
+            self.follow_views(state);
+        }
         Ok(())
     }
 
@@ -178,11 +190,13 @@ impl BoCore {
         } else {
             How::Cpu
         };
+        let dst = target(&decided, fresh.as_deref());
         let copied = self
-            .fill(&src, &target(&decided, fresh.as_deref()))
+            .fill_under_views(state, &src, &dst, decided.mode)
             .and_then(|()| self.probe_commit());
         if let Err(error) = copied {
             self.undo(&mut fresh);
+            self.follow_views(state);
             return Err(error);
         }
         let old_tt = exchange(state, fresh);
@@ -190,6 +204,7 @@ impl BoCore {
             tt.unpopulate(&self.device.supply(&|_| false));
         }
         self.arrive(held, state, decided, how, None);
+        self.follow_views(state);
         Ok(())
     }
 
@@ -230,11 +245,13 @@ impl BoCore {
         let submitted = self
             .make_room_for(held, 1)
             .and_then(|()| self.probe_commit())
+            .and_then(|()| self.revoke_views(state))
             .and_then(|()| queue.submit(job));
         let fence = match submitted {
             Ok(fence) => fence,
             Err(error) => {
                 self.undo(&mut fresh);
+                self.follow_views(state);
                 return Err(error);
             }
         };
@@ -317,6 +334,24 @@ impl BoCore {
         }
     }
 
+    /// The same for an object that views may show.
+    fn fill_under_views(
+        &self,
+        state: &BoState,
+        src: &Side,
+        dst: &Side,
+        mode: CacheMode,
+    ) -> Result<()> {
+        let views = state.live_views();
+        if views.is_empty() {
+            return self.fill(src, dst);
+        }
+        if let Ok(shown) = self.shown_of(dst, mode) {
+            views.iter().for_each(|view| view.prepare(&shown));
+        }
+        self.copy_from_under(&views, state, || self.fill(src, dst), src, dst)
+    }
+
     fn undo(&self, fresh: &mut Option<Box<Tt>>) {
         if let Some(mut tt) = fresh.take() {
             tt.unpopulate(&self.device.supply(&|_| false));
@@ -360,6 +395,9 @@ impl BoCore {
                 fresh: !facts.has_content,
             }));
             self.device.moving.push(self.me.clone());
+        }
+        if facts.why != Reason::CpuAccess && !state.has_frames() {
+            state.cpu_access = false;
         }
         if facts.to != MemType::SYSTEM {
             state.content = Content::Kept;

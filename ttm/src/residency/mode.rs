@@ -60,12 +60,36 @@ impl BoCore {
         if state.pins > 0 {
             return Err(Error::Pinned);
         }
+        if matches!(self.mode_kind(state), MemoryKind::Frames) {
+            self.device.pool.admit_mode(mode)?;
+            self.wait_idle(held, Usage::Bookkeep, ask)?;
+            self.settle(held, state)?;
+        }
+        self.revoke_views(state)?;
+        let switched = self.switch_pages(state, mode);
+        if switched.is_ok() {
+            let from = core::mem::replace(&mut state.mode, mode);
+            self.device.emit(Event::CacheSwitched {
+                object: self.id,
+                bytes: self.pages.bytes(),
+                from,
+                to: mode,
+            });
+        }
+        self.follow_views(state);
+        switched
+    }
+
+    fn mode_kind<'a>(&self, state: &'a BoState) -> &'a MemoryKind {
+        let resource = state.resource.as_ref().expect("it is in a place");
+        resource.manager().kind()
+    }
+
+    /// Nobody looks at the pages; they get `mode`.
+    fn switch_pages(&self, state: &mut BoState, mode: CacheMode) -> Result<()> {
         let resource = state.resource.as_ref().expect("it is in a place");
         match resource.manager().kind() {
             MemoryKind::Frames => {
-                self.device.pool.admit_mode(mode)?;
-                self.wait_idle(held, Usage::Bookkeep, ask)?;
-                self.settle(held, state)?;
                 if let Some(tt) = &mut state.tt {
                     let fault = |site| self.device.fails(site);
                     tt.set_mode(mode, &self.device.supply(&fault))?;
@@ -82,13 +106,6 @@ impl BoCore {
                 }
             }
         }
-        let from = core::mem::replace(&mut state.mode, mode);
-        self.device.emit(Event::CacheSwitched {
-            object: self.id,
-            bytes: self.pages.bytes(),
-            from,
-            to: mode,
-        });
         Ok(())
     }
 }

@@ -57,6 +57,7 @@ impl BoCore {
             return Err(Error::Pinned);
         }
         let from = state.mem_type();
+        self.revoke_views(state)?;
         let advised = state.advice == crate::driver::Advice::DontNeed;
         self.abandon(held, state);
         state.content = match state.content {

@@ -17,6 +17,8 @@ impl BoCore {
         let lost = state.losses != self.device.losses() && !state.has_frames();
         let Some(moving) = &state.moving else {
             if lost && state.content == Content::Kept {
+                // Should the host refuse, the CPU sees what the dead device shows.
+                let _ = self.revoke_views(state);
                 state.content = Content::Lost;
             }
             return Ok(());
@@ -33,6 +35,7 @@ impl BoCore {
                 if let Some(mut tt) = moving.old_tt {
                     tt.unpopulate(&self.device.supply(&|_| false));
                 }
+                self.follow_views(state);
                 Ok(())
             }
             Status::Failed(error) => {
@@ -122,6 +125,7 @@ impl BoCore {
             None => Some(self.system_resource(state)?),
         };
         state.update_home();
+        self.follow_views(state);
         device.emit(Event::Moved {
             object: self.id,
             from,

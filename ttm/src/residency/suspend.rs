@@ -167,6 +167,7 @@ impl BoCore {
         let mut copy = self.new_tt(CacheMode::Cached);
         let copied = self
             .populate_tt(&mut copy, Fill::Zeroes, ask)
+            .and_then(|()| self.revoke_views(state))
             .and_then(|()| self.copy_now(held, &src, &frames(&copy), ask));
         match copied {
             Ok(()) => {
@@ -176,6 +177,7 @@ impl BoCore {
             Err(error) => {
                 // An engine may still be writing to them.
                 self.device.retire_pages(copy, pending(held));
+                self.follow_views(state);
                 Err(error)
             }
         }
@@ -202,6 +204,7 @@ impl BoCore {
                 if state.content == Content::Lost {
                     state.content = Content::Kept;
                 }
+                self.follow_views(state);
                 Ok(true)
             }
             Err(error) => {

@@ -21,6 +21,8 @@ pub enum Reason {
     Reclaim,
     /// Its move failed, and it is where it was.
     RolledBack,
+    /// The CPU touched it where it cannot reach it.
+    CpuAccess,
 }
 
 /// How content moved.
@@ -111,6 +113,28 @@ pub enum Event {
         /// The mode that they have.
         to: CacheMode,
     },
+    /// An access through a window waited for content, and goes on.
+    Faulted {
+        /// The object's number.
+        object: u64,
+        /// The page that was touched.
+        page: u64,
+        /// Pages that are shown since.
+        pages: u64,
+        /// Whether it was a store.
+        write: bool,
+        /// When it was heard of.
+        since: Time,
+    },
+    /// An access through a window ended in a signal.
+    Poisoned {
+        /// The object's number.
+        object: u64,
+        /// The page that was touched.
+        page: u64,
+        /// Why.
+        because: &'static str,
+    },
     /// A victim was passed over.
     PassedOver {
         /// The victim's number.
@@ -166,6 +190,8 @@ impl Event {
             | Self::CacheSwitched { object, .. }
             | Self::PassedOver { object, .. }
             | Self::Refused { object, .. }
+            | Self::Faulted { object, .. }
+            | Self::Poisoned { object, .. }
             | Self::Waited { object, .. } => object,
             Self::BackedOff { .. } | Self::CallbackPanicked { .. } | Self::DeviceLost => 0,
         }
@@ -204,6 +230,24 @@ impl fmt::Display for Event {
             Self::CacheSwitched {
                 object, from, to, ..
             } => write!(f, "object {object} was {from}, is {to}"),
+            Self::Faulted {
+                object,
+                page,
+                pages,
+                write,
+                ..
+            } => {
+                let what = if *write { "written" } else { "read" };
+                write!(
+                    f,
+                    "object {object}, page {page} {what}, {pages} pages shown"
+                )
+            }
+            Self::Poisoned {
+                object,
+                page,
+                because,
+            } => write!(f, "object {object}, page {page} poisoned: {because}"),
             Self::PassedOver {
                 object,
                 wanted_by,

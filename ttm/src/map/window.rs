@@ -1,0 +1,513 @@
+//! One window: its addresses, what it shows, and how that changes.
+//!
+//! ```text
+//!              show (run by run, or all)             poison
+//!   waiting ─────────────────────────────▶ shown   waiting ──▶ dead
+//!      ▲                                     │                  │
+//!      └──────────── revoke (zap, cover) ────┴──────────────────┘
+//! ```
+//!
+//! Zapped addresses keep the mapping of the old place, emptied and watched; nobody sees through it,
+//! and showing something puts another one over it.
+
+use core::ops::Range;
+
+use placement::PAGE_SIZE;
+
+use crate::bo::{BoCore, Shown, ShownPart, View};
+use crate::error::{Error, Result};
+use crate::fault::Site;
+use crate::pages::FileRange;
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, Mutex, MutexGuard};
+
+use super::registry::Registry;
+use super::space::{Access, Addresses, Aside, Piece, Revoke};
+
+/// So many pages at most have their page-table entries filled when a fault shows them; of more, the
+/// kernel fills the others when they are touched.
+const FILLED_BY_FAULT: u64 = 16;
+
+/// A window that was used follows so many moves at once before one is left to a fault, to see
+/// whether it is still used.
+const CREDIT: u32 = 256;
+/// The most that credit grows to by being used again and again.
+const MOST_CREDIT: u32 = 4096;
+
+/// Mappings that every window may have: what it shows, and what waits on either side.
+pub(super) const LEAST_MAPPINGS: usize = 3;
+
+pub(super) struct WindowCore {
+    registry: Arc<Registry>,
+    pub(super) bo: Arc<BoCore>,
+    /// The object's pages that it is of.
+    pub(super) pages: Range<u64>,
+    pub(super) access: Access,
+    pub(super) at: Addresses,
+    inner: Mutex<Inner>,
+}
+
+/// # Invariants
+/// `shown`, `stale` and `dead` are disjoint and inside the window, `shown` and `stale` in order.
+struct Inner {
+    /// What accesses see.
+    shown: Vec<ShownPart>,
+    /// Mappings that were zapped.
+    stale: Vec<ShownPart>,
+    /// Pages whose accesses end in a signal.
+    dead: Vec<Range<u64>>,
+    /// The place that the content will have soon, mapped aside.
+    aside: Option<(Vec<ShownPart>, Aside)>,
+    /// Writes are noted since the last revocation.
+    tracking: bool,
+    /// Moves that it follows at once from here on.
+    credit: u32,
+    /// What a fault makes of `credit`.
+    grant: u32,
+    /// Mappings that it is charged for.
+    mappings: usize,
+    closed: bool,
+}
+
+impl WindowCore {
+    /// A window that waits. Its [`LEAST_MAPPINGS`] are charged already.
+    pub(super) fn new(
+        registry: &Arc<Registry>,
+        bo: &Arc<BoCore>,
+        pages: Range<u64>,
+        access: Access,
+        at: Addresses,
+    ) -> Self {
+        Self {
+            registry: Arc::clone(registry),
+            bo: Arc::clone(bo),
+            pages,
+            access,
+            at,
+            inner: Mutex::new(Inner {
+                shown: Vec::new(),
+                stale: Vec::new(),
+                dead: Vec::new(),
+                aside: None,
+                tracking: false,
+                credit: 0,
+                grant: CREDIT,
+                mappings: LEAST_MAPPINGS,
+                closed: false,
+            }),
+        }
+    }
+
+    /// The object's page at `address`.
+    pub(super) fn page_at(&self, address: usize) -> u64 {
+        self.pages.start + (address - self.at.base) as u64 / PAGE_SIZE
+    }
+
+    fn addresses(&self, pages: &Range<u64>) -> Addresses {
+        let bytes = |pages: u64| (pages * PAGE_SIZE) as usize;
+        self.at.part(
+            bytes(pages.start - self.pages.start),
+            bytes(pages.end - pages.start),
+        )
+    }
+
+    /// The pages that are shown together with `page`, if it is not shown yet.
+    pub(super) fn run_of(&self, page: u64) -> Range<u64> {
+        let run = self.registry.config.run.get();
+        let start = page - page % run;
+        start.max(self.pages.start)..(start + run).min(self.pages.end)
+    }
+
+    /// Lets an access to `page` go on if nothing has to be done for it.
+    pub(super) fn wake_if_shown(&self, page: u64) -> bool {
+        let inner = self.inner.lock();
+        let is_there = inner.is_shown(page) || inner.is_dead(page) || inner.closed;
+        if is_there {
+            self.registry.space.wake(self.addresses(&(page..page + 1)));
+        }
+        is_there
+    }
+
+    /// Shows the run around `page`, which somebody touched, out of `shown`. Answers its pages, none
+    /// if they are shown already.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it cannot be mapped, and what the address space says; accesses wait.
+    pub(super) fn show_run(&self, page: u64, shown: &Shown) -> Result<u64> {
+        let mut inner = self.inner.lock();
+        if inner.closed || inner.is_shown(page) || inner.is_dead(page) {
+            self.registry.space.wake(self.addresses(&(page..page + 1)));
+            return Ok(0);
+        }
+        let gap = inner.gap_around(page, self.run_of(page));
+        let part = shown
+            .within(gap)
+            .find(|p| p.first <= page && page < p.end());
+        let part = part.ok_or(Error::Unsupported(
+            "the page is where the CPU cannot map it",
+        ))?;
+        let pages = part.pages;
+        if inner.credit == 0 {
+            inner.credit = inner.grant;
+            inner.grant = (inner.grant * 2).min(MOST_CREDIT);
+        }
+        self.show(&mut inner, vec![part], pages <= FILLED_BY_FAULT)?;
+        Ok(pages)
+    }
+
+    /// Shows everything of the window that is in `shown`, page tables filled.
+    ///
+    /// # Errors
+    /// As [`WindowCore::show_run`].
+    pub(super) fn show_all(&self, shown: &Shown) -> Result<()> {
+        let mut inner = self.inner.lock();
+        let parts: Vec<_> = shown.within(self.pages.clone()).collect();
+        if inner.closed || inner.shown == parts {
+            return Ok(());
+        }
+        inner.credit = inner.credit.max(inner.grant);
+        self.cover_dead(&mut inner)?;
+        self.show(&mut inner, parts, true)
+    }
+
+    /// Maps `parts` over what is there.
+    fn show(
+        &self,
+        inner: &mut MutexGuard<'_, Inner>,
+        parts: Vec<ShownPart>,
+        filled: bool,
+    ) -> Result<()> {
+        let aside = self.map_aside(inner, &parts, filled)?;
+        self.switch(inner, parts, aside)
+    }
+
+    fn map_aside(
+        &self,
+        inner: &mut MutexGuard<'_, Inner>,
+        parts: &[ShownPart],
+        filled: bool,
+    ) -> Result<Aside> {
+        let device = &self.bo.device;
+        device.probe(Site::Show, || {
+            Error::Backend("showing something in a window was made to fail".into())
+        })?;
+        self.charge(inner, parts)?;
+        let pieces = parts.iter().map(|part| self.piece(part));
+        let pieces = pieces.collect::<Result<Vec<_>>>()?;
+        self.registry.space.prepare(&pieces, self.access, filled)
+    }
+
+    fn switch(
+        &self,
+        inner: &mut MutexGuard<'_, Inner>,
+        parts: Vec<ShownPart>,
+        aside: Aside,
+    ) -> Result<()> {
+        if let Err(error) = self.registry.space.switch(aside) {
+            // Nobody knows what is there (I-26).
+            inner.forget_all();
+            let covered = self.registry.space.revoke(self.at, Revoke::Cover);
+            return Err(covered.err().unwrap_or(error));
+        }
+        for part in parts {
+            inner.enter(part);
+        }
+        // Relaxed: a count for people.
+        self.registry.counters.shown.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn piece(&self, part: &ShownPart) -> Result<Piece> {
+        let at = self.addresses(&(part.first..part.end()));
+        let whole = |n: u64| n.is_multiple_of(part.file.granule);
+        let fits = whole(at.base as u64) && whole(at.bytes as u64) && whole(part.file.offset);
+        if !fits {
+            return Err(Error::Unsupported(
+                "of huge pages that the administrator has set aside, a window shows whole ones only",
+            ));
+        }
+        Ok(Piece {
+            at,
+            file: part.file.clone(),
+        })
+    }
+
+    /// Pays for the mappings that the window will have with `parts`. Without enough, all that it
+    /// shows goes first.
+    fn charge(&self, inner: &mut MutexGuard<'_, Inner>, parts: &[ShownPart]) -> Result<()> {
+        let needed = inner.mappings_with(parts, &self.pages);
+        if self.registry.recharge(&mut inner.mappings, needed).is_ok() {
+            return Ok(());
+        }
+        self.registry.space.revoke(self.at, Revoke::Cover)?;
+        inner.forget_all();
+        let needed = inner.mappings_with(parts, &self.pages);
+        self.registry.recharge(&mut inner.mappings, needed)
+    }
+
+    /// Ends accesses to the run around `page` in a signal.
+    pub(super) fn poison(&self, page: u64) {
+        let mut inner = self.inner.lock();
+        if inner.closed || inner.is_shown(page) || inner.is_dead(page) {
+            self.registry.space.wake(self.addresses(&(page..page + 1)));
+            return;
+        }
+        let gap = inner.gap_around(page, self.run_of(page));
+        let at = self.addresses(&gap);
+        match self.registry.space.poison(at) {
+            Ok(()) => {
+                inner.cut_stale(&gap);
+                inner.dead.push(gap);
+            }
+            // They try again, and so do we.
+            Err(_) => self.registry.space.wake(at),
+        }
+    }
+
+    /// Makes accesses that end in a signal wait again.
+    pub(super) fn mend(&self) -> Result<()> {
+        let mut inner = self.inner.lock();
+        self.cover_dead(&mut inner)
+    }
+
+    fn cover_dead(&self, inner: &mut MutexGuard<'_, Inner>) -> Result<()> {
+        if !inner.dead.is_empty() {
+            self.registry.space.revoke(self.at, Revoke::Cover)?;
+            inner.forget_all();
+        }
+        Ok(())
+    }
+
+    /// Gives the addresses back.
+    pub(super) fn close(&self) {
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return;
+        }
+        inner.closed = true;
+        inner.forget_all();
+        inner.aside = None;
+        // First: the addresses may be another window's as soon as they are given back.
+        self.registry.remove(self.at.base);
+        self.registry.space.release(self.at);
+        self.registry.uncharge(inner.mappings);
+    }
+
+    /// Whether accesses wait while content is on its way.
+    pub(super) fn waits(&self) -> bool {
+        self.registry.abilities.loads_wait
+    }
+
+    /// How many of its pages are shown.
+    pub(super) fn shown_pages(&self) -> u64 {
+        self.inner.lock().shown.iter().map(|part| part.pages).sum()
+    }
+}
+
+impl View for WindowCore {
+    fn prepare(&self, shown: &Shown) {
+        let mut inner = self.inner.lock();
+        if inner.closed || !self.registry.follows_at_once(inner.credit) {
+            return;
+        }
+        let parts: Vec<_> = shown.within(self.pages.clone()).collect();
+        if !parts.is_empty()
+            && let Ok(aside) = self.map_aside(&mut inner, &parts, self.is_filled())
+        {
+            inner.aside = Some((parts, aside));
+        }
+    }
+
+    fn track(&self) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.shown.is_empty() || self.access == Access::Read {
+            return true;
+        }
+        let watchable = inner.dead.is_empty() && inner.is_watchable();
+        let tracking = self.registry.space.tracking().filter(|_| watchable);
+        inner.tracking = tracking.is_some_and(|tracking| tracking.track(self.at).is_ok());
+        inner.tracking
+    }
+
+    fn revoke(&self) -> Result<bool> {
+        let mut inner = self.inner.lock();
+        if inner.shown.is_empty() && inner.dead.is_empty() {
+            return Ok(false);
+        }
+        if inner.dead.is_empty() && inner.is_watchable() && self.registry.abilities.loads_wait {
+            self.registry.space.revoke(self.at, Revoke::Zap)?;
+            let shown = core::mem::take(&mut inner.shown);
+            inner.stale.extend(shown);
+            inner.stale.sort_by_key(|part| part.first);
+        } else {
+            self.registry.space.revoke(self.at, Revoke::Cover)?;
+            inner.forget_all();
+        }
+        // Relaxed: a count for people.
+        self.registry
+            .counters
+            .revoked
+            .fetch_add(1, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    fn written(&self, each: &mut dyn FnMut(Range<u64>)) -> Result<()> {
+        let mut inner = self.inner.lock();
+        if !core::mem::take(&mut inner.tracking) {
+            return Ok(());
+        }
+        let Some(tracking) = self.registry.space.tracking() else {
+            return Ok(());
+        };
+        tracking.written(self.at, &mut |bytes| {
+            let page = |bytes: usize| self.pages.start + bytes as u64 / PAGE_SIZE;
+            each(page(bytes.start)..page(bytes.end + PAGE_SIZE as usize - 1));
+        })
+    }
+
+    fn follow(&self, shown: &Shown) {
+        let mut inner = self.inner.lock();
+        let aside = inner.aside.take();
+        inner.tracking = false;
+        if inner.closed || !inner.dead.is_empty() {
+            return;
+        }
+        let parts: Vec<_> = shown.within(self.pages.clone()).collect();
+        if parts.is_empty() || inner.shown == parts {
+            return;
+        }
+        if !self.registry.follows_at_once(inner.credit) {
+            return;
+        }
+        inner.credit = inner.credit.saturating_sub(1);
+        // What fails here is met again by the next access, which then tells.
+        let _ = match aside {
+            Some((prepared, aside)) if prepared == parts => self.switch(&mut inner, parts, aside),
+            _ => {
+                let filled = self.is_filled();
+                self.show(&mut inner, parts, filled)
+            }
+        };
+    }
+
+    fn check(&self, shown: &Shown) -> core::result::Result<(), String> {
+        let inner = self.inner.lock();
+        let object = self.bo.id;
+        for part in &inner.shown {
+            let there: Vec<_> = shown.within(part.first..part.end()).collect();
+            let pages: u64 = there.iter().map(|p| p.pages).sum();
+            let same = there.iter().all(|p| {
+                let at = part.within(&(p.first..p.end()));
+                at.is_some_and(|at| at.file == p.file)
+            });
+            if !same || pages != part.pages {
+                return Err(format!(
+                    "I-20: a window of object {object} shows {part:?}, the content is in {there:?}"
+                ));
+            }
+        }
+        let needed = inner.mappings_with(&[], &self.pages);
+        if needed > inner.mappings {
+            return Err(format!(
+                "I-25: a window of object {object} has {needed} mappings and pays for {}",
+                inner.mappings
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl WindowCore {
+    /// Whether page tables are filled before a switch.
+    fn is_filled(&self) -> bool {
+        let pages = self.pages.end - self.pages.start;
+        !self.registry.abilities.loads_wait || pages <= self.registry.config.filled_most.get()
+    }
+}
+
+impl Inner {
+    fn is_shown(&self, page: u64) -> bool {
+        let holds = |part: &ShownPart| part.first <= page && page < part.end();
+        self.shown.iter().any(holds)
+    }
+
+    fn is_dead(&self, page: u64) -> bool {
+        self.dead.iter().any(|range| range.contains(&page))
+    }
+
+    fn is_watchable(&self) -> bool {
+        let watchable = |file: &FileRange| file.watchable;
+        self.shown.iter().all(|part| watchable(&part.file))
+    }
+
+    /// The pages around `page`, inside `run`, that are neither shown nor dead.
+    fn gap_around(&self, page: u64, run: Range<u64>) -> Range<u64> {
+        let taken = self.shown.iter().map(|part| part.first..part.end());
+        let mut gap = run;
+        for range in taken.chain(self.dead.iter().cloned()) {
+            if range.end <= page {
+                gap.start = gap.start.max(range.end);
+            } else {
+                gap.end = gap.end.min(range.start);
+            }
+        }
+        gap
+    }
+
+    /// Notes that `part` is mapped.
+    fn enter(&mut self, part: ShownPart) {
+        let range = part.first..part.end();
+        self.cut_stale(&range);
+        cut(&mut self.shown, &range);
+        let at = self.shown.partition_point(|other| other.first < part.first);
+        self.shown.insert(at, part);
+        let mut joined = Shown::default();
+        self.shown.drain(..).for_each(|part| joined.push(part));
+        self.shown.extend(joined.parts);
+    }
+
+    fn cut_stale(&mut self, range: &Range<u64>) {
+        cut(&mut self.stale, range);
+    }
+
+    /// Nothing is mapped.
+    fn forget_all(&mut self) {
+        self.shown.clear();
+        self.stale.clear();
+        self.dead.clear();
+    }
+
+    /// Mappings of a window over `pages` once `parts` are mapped too.
+    fn mappings_with(&self, parts: &[ShownPart], pages: &Range<u64>) -> usize {
+        let mut ranges: Vec<(u64, u64)> = parts.iter().map(|p| (p.first, p.end())).collect();
+        for part in self.shown.iter().chain(&self.stale) {
+            let mut rest = vec![part.clone()];
+            for new in parts {
+                cut(&mut rest, &(new.first..new.end()));
+            }
+            ranges.extend(rest.iter().map(|p| (p.first, p.end())));
+        }
+        ranges.extend(self.dead.iter().map(|range| (range.start, range.end)));
+        ranges.sort_unstable();
+        let mut count = 0;
+        let mut at = pages.start;
+        for (start, end) in ranges {
+            count += 1 + usize::from(start > at);
+            at = end;
+        }
+        count += usize::from(at < pages.end);
+        count.max(LEAST_MAPPINGS)
+    }
+}
+
+/// Takes `range` out of `parts`.
+fn cut(parts: &mut Vec<ShownPart>, range: &Range<u64>) {
+    if !parts.iter().any(|p| p.within(range).is_some()) {
+        return;
+    }
+    let before = core::mem::take(parts);
+    for part in before {
+        parts.extend(part.within(&(0..range.start)));
+        parts.extend(part.within(&(range.end..u64::MAX)));
+    }
+}
