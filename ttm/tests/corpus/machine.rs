@@ -4,6 +4,7 @@
 use std::cell::UnsafeCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::fs::File;
 use std::ptr::NonNull;
 
 use ttm::cache::{CacheMode, Maintenance, Modes};
@@ -30,8 +31,11 @@ pub(crate) fn pages(n: u64) -> PageCount {
     PageCount::new(n).expect("few")
 }
 
-/// Bytes that everybody may write.
-struct Memory(Box<[UnsafeCell<u8>]>);
+/// Bytes that everybody may write, and a file that stands for them.
+pub(crate) struct Memory {
+    bytes: Box<[UnsafeCell<u8>]>,
+    file: Arc<File>,
+}
 
 // SAFETY: the bytes are reached through `Mapped` alone, which copies without references.
 unsafe impl Send for Memory {}
@@ -42,12 +46,27 @@ impl Memory {
     fn new(pages: u64) -> Arc<Self> {
         let bytes = pages as usize * PAGE;
         // What was never cleared shows.
-        Arc::new(Self((0..bytes).map(|_| UnsafeCell::new(0xee)).collect()))
+        Arc::new(Self {
+            bytes: (0..bytes).map(|_| UnsafeCell::new(0xee)).collect(),
+            file: Arc::new(File::open("/dev/null").expect("every system has one")),
+        })
+    }
+
+    /// Where a page lies.
+    fn file(&self, first: u64) -> FileRange {
+        FileRange::new(Arc::clone(&self.file), first * PAGE_SIZE)
+    }
+
+    /// The page that begins there, if it is of this memory.
+    #[allow(dead_code, reason = "only tests with windows ask")]
+    pub(crate) fn find(self: &Arc<Self>, place: &FileRange) -> Option<Mapped> {
+        let ours = Arc::ptr_eq(&self.file, &place.file);
+        ours.then(|| self.map(place.offset / PAGE_SIZE, PageCount::ONE))
     }
 
     fn map(self: &Arc<Self>, first: u64, pages: PageCount) -> Mapped {
         let from = first as usize * PAGE;
-        let bytes = &self.0[from..from + pages.bytes() as usize];
+        let bytes = &self.bytes[from..from + pages.bytes() as usize];
         let at = NonNull::new(bytes.as_ptr().cast::<u8>().cast_mut()).expect("inside");
         // SAFETY: the slice has that many bytes, in cells that may be written, and lives as long
         // as its owner, which is handed over.
@@ -70,6 +89,20 @@ impl Frames {
             memory: Memory::new(n),
             taken: Mutex::new((Range::new(pages(n)), BTreeMap::new())),
         })
+    }
+}
+
+#[allow(dead_code, reason = "only tests with windows ask")]
+impl Frames {
+    pub(crate) fn memory(&self) -> Arc<Memory> {
+        Arc::clone(&self.memory)
+    }
+}
+
+#[allow(dead_code, reason = "only tests with windows ask")]
+impl Vram {
+    pub(crate) fn memory(&self) -> Arc<Memory> {
+        Arc::clone(&self.memory)
     }
 }
 
@@ -120,8 +153,8 @@ impl PageSource for Frames {
         Ok(self.memory.map(span.first, span.pages))
     }
 
-    fn file(&self, _: FrameSpan, _: CacheMode) -> Result<FileRange> {
-        Err(Error::Unsupported("in no file"))
+    fn file(&self, span: FrameSpan, _: CacheMode) -> Result<FileRange> {
+        Ok(self.memory.file(span.first))
     }
 
     fn switch(&self, _: &[FrameSpan], _: CacheMode, _: CacheMode) -> Result<()> {
@@ -175,8 +208,9 @@ impl Region for Vram {
         Ok(self.memory.map(range.start(), range.len()))
     }
 
-    fn file(&self, _: PageRange, _: CacheMode) -> Result<FileRange> {
-        Err(Error::Unsupported("in no file"))
+    fn file(&self, range: PageRange, mode: CacheMode) -> Result<FileRange> {
+        self.map(range, mode)?;
+        Ok(self.memory.file(range.start()))
     }
 }
 
