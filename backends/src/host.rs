@@ -31,6 +31,7 @@ mod threads;
 pub use backup::{BackupError, BackupStats, FileBackup, IoEngine};
 pub use clock::{WallClock, wall_clock};
 pub use pages::{HugeCounts, HugePages, MemfdPages};
+pub use positional::{read_into_window, write_from_window};
 pub use pressure::{
     AvailablePressure, CgroupPressure, InjectedPressure, PsiPressure, SystemPressure,
 };

@@ -124,6 +124,13 @@ impl BoCore {
         let mode_before = state.mode;
         // Frames that stay what they are stay where views show them.
         let disturbs = !to_frames || !state.has_frames() || decided.mode != mode_before;
+        if disturbs && !to_frames {
+            self.prepare_views(
+                &state.live_views(),
+                &device_side(&decided.new),
+                decided.mode,
+            );
+        }
         let ready = match disturbs {
             true => self.revoke_views(state),
             false => Ok(()),
@@ -346,9 +353,7 @@ impl BoCore {
         if views.is_empty() {
             return self.fill(src, dst);
         }
-        if let Ok(shown) = self.shown_of(dst, mode) {
-            views.iter().for_each(|view| view.prepare(&shown));
-        }
+        self.prepare_views(&views, dst, mode);
         self.copy_from_under(&views, state, || self.fill(src, dst), src, dst)
     }
 

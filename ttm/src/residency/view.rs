@@ -95,6 +95,17 @@ impl BoCore {
         Ok(())
     }
 
+    /// Has the views make ready for the content to be in `side`.
+    pub(super) fn prepare_views(&self, views: &LiveViews, side: &Side, mode: CacheMode) {
+        if views.is_empty() {
+            return;
+        }
+        // Without, they are made ready when they follow.
+        if let Ok(shown) = self.shown_of(side, mode) {
+            views.iter().for_each(|view| view.prepare(&shown));
+        }
+    }
+
     /// Makes every access through a view wait.
     ///
     /// # Errors
