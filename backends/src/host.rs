@@ -22,19 +22,23 @@ mod addresses;
 mod backup;
 mod clock;
 mod cycles;
+mod faults;
 mod file_map;
 mod pages;
 mod positional;
 mod pressure;
+mod space;
 mod threads;
 
 pub use backup::{BackupError, BackupStats, FileBackup, IoEngine};
 pub use clock::{WallClock, wall_clock};
+pub use faults::FaultThreads;
 pub use pages::{HugeCounts, HugePages, MemfdPages};
 pub use positional::{read_into_window, write_from_window};
 pub use pressure::{
     AvailablePressure, CgroupPressure, InjectedPressure, PsiPressure, SystemPressure,
 };
+pub use space::{HostSpace, Strategy};
 pub use threads::Threads;
 
 #[cfg(feature = "sim")]

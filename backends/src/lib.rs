@@ -15,7 +15,8 @@
 //!
 //! Denied in the crate. The files that need it say so at their head:
 //! `host/addresses.rs` (files mapped at chosen addresses), `host/file_map.rs` (a mapping becomes a
-//! [`ttm::pages::Mapped`]), `host/pages/nodes.rs` (memory policies), `host/positional.rs` (file
+//! [`ttm::pages::Mapped`]), `host/pages/nodes.rs` (memory policies), `host/space/mapping.rs`
+//! (windows), `host/space/uffd.rs` (userfaultfd), `host/space/signal.rs` (a signal handler), `host/positional.rs` (file
 //! I/O from and to raw memory), `host/backup/io/uring.rs` (the same, handed to the kernel) and
 //! `sim/words.rs` (volatile words).
 #![deny(unsafe_code)]

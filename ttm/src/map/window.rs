@@ -510,3 +510,96 @@ fn cut(parts: &mut Vec<ShownPart>, range: &Range<u64>) {
         parts.extend(part.within(&(range.end..u64::MAX)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    fn file() -> Arc<File> {
+        Arc::new(File::open("/dev/null").expect("every system has one"))
+    }
+
+    fn part(file: &Arc<File>, first: u64, pages: u64, at: u64) -> ShownPart {
+        ShownPart {
+            first,
+            pages,
+            file: FileRange::new(Arc::clone(file), at * PAGE_SIZE),
+        }
+    }
+
+    fn nothing() -> Inner {
+        Inner {
+            shown: Vec::new(),
+            stale: Vec::new(),
+            dead: Vec::new(),
+            aside: None,
+            tracking: false,
+            credit: 0,
+            grant: CREDIT,
+            mappings: LEAST_MAPPINGS,
+            closed: false,
+        }
+    }
+
+    #[test]
+    fn neighbours_in_the_window_and_in_the_file_are_one_mapping() {
+        let file = file();
+        let mut inner = nothing();
+        inner.enter(part(&file, 8, 4, 108));
+        inner.enter(part(&file, 0, 4, 100));
+        assert_eq!(inner.shown.len(), 2);
+        inner.enter(part(&file, 4, 4, 104));
+        assert_eq!(inner.shown, [part(&file, 0, 12, 100)]);
+        // Something else in the middle cuts it.
+        inner.enter(part(&file, 5, 2, 7));
+        let firsts: Vec<_> = inner.shown.iter().map(|p| (p.first, p.pages)).collect();
+        assert_eq!(firsts, [(0, 5), (5, 2), (7, 5)]);
+        assert!(inner.is_shown(6) && !inner.is_shown(12));
+    }
+
+    #[test]
+    fn a_gap_ends_at_what_is_shown_or_dead() {
+        let file = file();
+        let mut inner = nothing();
+        inner.enter(part(&file, 2, 2, 0));
+        inner.dead.push(9..10);
+        assert_eq!(inner.gap_around(6, 0..16), 4..9);
+        assert_eq!(inner.gap_around(0, 0..16), 0..2);
+        assert_eq!(inner.gap_around(12, 0..16), 10..16);
+    }
+
+    /// Against a table with an entry for each page.
+    #[test]
+    fn mappings_are_counted_as_the_kernel_would() {
+        let file = file();
+        for (shown, stale, new) in [
+            (vec![], vec![], vec![]),
+            (vec![(0, 16)], vec![], vec![]),
+            (vec![(4, 4)], vec![(10, 2)], vec![(8, 1)]),
+            (vec![(0, 2), (6, 2)], vec![(2, 4)], vec![(1, 6)]),
+            (vec![], vec![(0, 16)], vec![(3, 1), (9, 1), (12, 4)]),
+        ] {
+            let mut inner = nothing();
+            let of = |n: &(u64, u64), kind: u64| part(&file, n.0, n.1, kind * 1000 + n.0 * 3);
+            inner.shown = shown.iter().map(|n| of(n, 1)).collect();
+            inner.stale = stale.iter().map(|n| of(n, 2)).collect();
+            let parts: Vec<_> = new.iter().map(|n| of(n, 3)).collect();
+            let mut table = [0; 16];
+            for (kind, ranges) in [(1, &stale), (2, &shown), (3, &new)] {
+                for (n, (first, pages)) in ranges.iter().enumerate() {
+                    let number = kind * 100 + n as u64;
+                    table[*first as usize..(first + pages) as usize].fill(number);
+                }
+            }
+            let expected = 1 + table.windows(2).filter(|pair| pair[0] != pair[1]).count();
+            let counted = inner.mappings_with(&parts, &(0..16));
+            assert_eq!(
+                counted,
+                expected.max(LEAST_MAPPINGS),
+                "{shown:?} {stale:?} {new:?}"
+            );
+        }
+    }
+}
