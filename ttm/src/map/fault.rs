@@ -14,8 +14,7 @@ use crate::error::{Error, Result};
 use crate::reservation::{Guard, Lockable, wait_lock};
 use crate::residency::with_ask;
 use crate::resource::Ask;
-use crate::sync::Arc;
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::trace::Event;
 
 use super::registry::Registry;
@@ -27,31 +26,32 @@ const SELF: &str = "its own thread has the object reserved; use reads and writes
 
 impl FaultHandler for Registry {
     fn serve(&self, fault: &Fault) {
-        let device = Arc::clone(&self.device);
-        device.clock.on_behalf(&mut || self.serve_here(fault));
+        let Some(window) = self.find(fault.address) else {
+            // It was closed meanwhile, and whoever touches it still is told so by the kernel.
+            let page = placement::PAGE_SIZE as usize;
+            return self.space.wake(Addresses {
+                base: fault.address & !(page - 1),
+                bytes: page,
+            });
+        };
+        let page = window.page_at(fault.address);
+        let clock = &self.device.clock;
+        clock.on_behalf(&mut || self.serve_here(&window, page, fault));
+        // Last: whoever waited finds nothing of this under way any more.
+        window.wake(page);
     }
 }
 
 impl Registry {
-    fn serve_here(&self, fault: &Fault) {
-        let Some(window) = self.find(fault.address) else {
-            // It was closed meanwhile, and whoever touches it still is told so by the kernel.
-            self.space.wake(Addresses {
-                base: fault.address & !(placement::PAGE_SIZE as usize - 1),
-                bytes: placement::PAGE_SIZE as usize,
-            });
-            return;
-        };
+    fn serve_here(&self, window: &WindowCore, page: u64, fault: &Fault) {
         // Relaxed: counts for people.
-        let count = |counter: &crate::sync::atomic::AtomicU64| {
+        let count = |counter: &AtomicU64| {
             counter.fetch_add(1, Ordering::Relaxed);
         };
-        let page = window.page_at(fault.address);
-        if window.wake_if_shown(page) {
+        if window.is_settled(page) {
             return count(&self.counters.coalesced);
         }
-        let clock = &self.device.clock;
-        let since = clock.now();
+        let since = self.device.clock.now();
         let mut context = OpContext::new();
         if let Some(patience) = self.config.patience_ns {
             context = context.until(since.after_nanos(patience));
@@ -110,13 +110,10 @@ impl WindowCore {
         let mut state = bo.state(&held);
         let writes = self.access == Access::ReadWrite;
         // Somebody may have shown it while we waited.
-        if self.wake_if_shown(page) {
+        if self.is_settled(page) {
             return Ok(0);
         }
         let shown = bo.reach(&held, &mut state, self.run_of(page), writes, ask)?;
-        if self.wake_if_shown(page) {
-            return Ok(0);
-        }
         self.show_run(page, &shown)
     }
 }

@@ -132,8 +132,8 @@ pub trait AddressSpace: Send + Sync {
     /// [`Error::Backend`](crate::Error::Backend) if the host refuses; nothing is mapped.
     fn prepare(&self, pieces: &[Piece], access: Access, filled: bool) -> Result<Aside>;
 
-    /// Puts what was prepared in place of what is mapped there, each piece at once for everybody,
-    /// and wakes who waits there.
+    /// Puts what was prepared in place of what is mapped there, each piece at once for everybody.
+    /// Who waits there already waits on until [`AddressSpace::wake`].
     ///
     /// # Errors
     /// [`Error::Backend`](crate::Error::Backend) if the host refuses. What then is at the addresses
@@ -151,7 +151,8 @@ pub trait AddressSpace: Send + Sync {
     /// Wakes who waits at `at`: they try again.
     fn wake(&self, at: Addresses);
 
-    /// Accesses to `at` end in a signal (`SIGBUS`), copying system calls in `EFAULT`.
+    /// Accesses to `at` end in a signal (`SIGBUS`), copying system calls in `EFAULT`; those that
+    /// wait already, after [`AddressSpace::wake`].
     ///
     /// # Errors
     /// [`Error::Backend`](crate::Error::Backend) if the host refuses; accesses wait.

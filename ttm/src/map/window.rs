@@ -118,14 +118,16 @@ impl WindowCore {
         start.max(self.pages.start)..(start + run).min(self.pages.end)
     }
 
-    /// Lets an access to `page` go on if nothing has to be done for it.
-    pub(super) fn wake_if_shown(&self, page: u64) -> bool {
+    /// Whether an access to `page` goes on, or ends, without anything being done for it.
+    pub(super) fn is_settled(&self, page: u64) -> bool {
         let inner = self.inner.lock();
-        let is_there = inner.is_shown(page) || inner.is_dead(page) || inner.closed;
-        if is_there {
-            self.registry.space.wake(self.addresses(&(page..page + 1)));
-        }
-        is_there
+        inner.is_shown(page) || inner.is_dead(page) || inner.closed
+    }
+
+    /// Has those try again who wait for something of the run around `page`.
+    pub(super) fn wake(&self, page: u64) {
+        let run = self.addresses(&self.run_of(page));
+        self.registry.space.wake(run);
     }
 
     /// Shows the run around `page`, which somebody touched, out of `shown`. Answers its pages, none
@@ -136,7 +138,6 @@ impl WindowCore {
     pub(super) fn show_run(&self, page: u64, shown: &Shown) -> Result<u64> {
         let mut inner = self.inner.lock();
         if inner.closed || inner.is_shown(page) || inner.is_dead(page) {
-            self.registry.space.wake(self.addresses(&(page..page + 1)));
             return Ok(0);
         }
         let gap = inner.gap_around(page, self.run_of(page));
@@ -167,7 +168,9 @@ impl WindowCore {
         }
         inner.credit = inner.credit.max(inner.grant);
         self.cover_dead(&mut inner)?;
-        self.show(&mut inner, parts, true)
+        self.show(&mut inner, parts, true)?;
+        self.registry.space.wake(self.at);
+        Ok(())
     }
 
     /// Maps `parts` over what is there.
@@ -249,18 +252,13 @@ impl WindowCore {
     pub(super) fn poison(&self, page: u64) {
         let mut inner = self.inner.lock();
         if inner.closed || inner.is_shown(page) || inner.is_dead(page) {
-            self.registry.space.wake(self.addresses(&(page..page + 1)));
             return;
         }
         let gap = inner.gap_around(page, self.run_of(page));
-        let at = self.addresses(&gap);
-        match self.registry.space.poison(at) {
-            Ok(()) => {
-                inner.cut_stale(&gap);
-                inner.dead.push(gap);
-            }
-            // They try again, and so do we.
-            Err(_) => self.registry.space.wake(at),
+        // If that is refused, they try again, and so do we.
+        if self.registry.space.poison(self.addresses(&gap)).is_ok() {
+            inner.cut_stale(&gap);
+            inner.dead.push(gap);
         }
     }
 
@@ -388,6 +386,7 @@ impl View for WindowCore {
                 self.show(&mut inner, parts, filled)
             }
         };
+        self.registry.space.wake(self.at);
     }
 
     fn check(&self, shown: &Shown) -> core::result::Result<(), String> {
