@@ -32,6 +32,9 @@ const READERS: u64 = 2;
 /// Bytes that are read at once when all is compared.
 const PIECE: usize = 1 << 20;
 
+/// Once so much of a run is told, words that are wrong in the end are only counted.
+const TOLD: usize = 3;
+
 /// What is to be run.
 pub(crate) struct Run<'a> {
     pub(crate) row: Row,
@@ -188,7 +191,7 @@ fn compare_word(object: &Object, word: u64, found: u64, how: &str, outcome: &mut
         return;
     }
     outcome.wrong_words += 1;
-    if outcome.wrong.len() < 16 {
+    if outcome.wrong.len() < TOLD {
         let lost = object.slots.lost_word(word, found, expected);
         outcome.wrong.push(format!("in the end, {how}: {lost}"));
     }

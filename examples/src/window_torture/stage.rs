@@ -9,7 +9,7 @@ use crate::gap::{Gaps, Move};
 use crate::object::{Object, View};
 use crate::random::Random;
 
-/// So many wrong words are told in words.
+/// So much of what is wrong is told in words.
 const TOLD: usize = 8;
 
 /// Where a run takes place.
