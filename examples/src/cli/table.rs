@@ -18,10 +18,18 @@ pub struct Table {
 impl Table {
     /// An empty table with these headers.
     pub fn new<const N: usize>(headers: [&str; N]) -> Self {
+        Self::of(&headers)
+    }
+
+    /// The same with as many headers as there are.
+    pub fn of(headers: &[&str]) -> Self {
         let mut inner = comfy_table::Table::new();
         inner.load_style(presets::UTF8_HORIZONTAL_ONLY);
         inner.set_header(headers);
-        Self { inner, columns: N }
+        Self {
+            inner,
+            columns: headers.len(),
+        }
     }
 
     /// Adds a row.
