@@ -150,6 +150,11 @@ impl DemoArgs {
         self.system_limit.unwrap_or_else(default)
     }
 
+    /// Whether operations may fail because they are made to, or because swap is short.
+    pub(crate) fn may_fail(&self) -> bool {
+        !self.inject.is_empty() || self.swap_limit.is_some() || self.swap_dir.is_some()
+    }
+
     /// The folder for the swap file.
     pub(crate) fn swap_dir(&self) -> PathBuf {
         self.swap_dir.clone().unwrap_or_else(std::env::temp_dir)

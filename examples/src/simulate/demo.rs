@@ -11,6 +11,7 @@ mod oracle;
 mod pages;
 mod report;
 mod stats;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -37,6 +38,7 @@ use crate::report::observer::{Observed, Observer};
 use cli::table::to_stdout;
 use client::{Client, Done, Ended, Random};
 use stats::Stats;
+use windows::Reach;
 
 /// A client on the virtual clock computes up to so long between two operations.
 const THINK_NS: u64 = 6_000_000;
@@ -140,6 +142,7 @@ struct Rig {
     time: SimClock,
     stats: Arc<Stats>,
     swap: Arc<FileBackup>,
+    reach: Reach,
     observer: Option<Arc<Observer>>,
 }
 
@@ -278,10 +281,12 @@ impl Rig {
             });
         }
         let device = builder.build()?;
+        let reach = Reach::new(args, &device, &time)?;
         Ok(Self {
             device,
             gpu,
             time,
+            reach,
             stats,
             swap,
             observer,
@@ -319,11 +324,14 @@ fn work(args: &DemoArgs, rig: &Rig) -> (Result<(), Failure>, Vec<Done>, Shared) 
         wrong_words: AtomicU64::new(0),
     };
     let results = Mutex::new(BTreeMap::new());
+    let served = match rig.reach.serve(args.clients) {
+        Ok(served) => served,
+        Err(error) => return (Err(Failure::Refused(error)), Vec::new(), shared),
+    };
     let one = |number: u32| {
         let group = Group::new(&format!("client {number}"), None);
         let queue = rig.gpu.queue(number as usize);
-        let device = rig.device.clone();
-        let mut client = Client::new(number, &shared, device, queue, group, args.seed);
+        let mut client = Client::new(number, &shared, rig, queue, group, args.seed);
         let ended = client.run();
         if ended.is_err() {
             shared.stop.store(true, Ordering::Relaxed);
@@ -351,6 +359,7 @@ fn work(args: &DemoArgs, rig: &Rig) -> (Result<(), Failure>, Vec<Done>, Shared) 
             drop(threads);
         }
     }
+    drop(served);
     shared.progress.finish_and_clear();
     let (mut all, mut outcome) = (Vec::new(), Ok(()));
     for (done, ended) in std::mem::take(&mut *results.lock()).into_values() {

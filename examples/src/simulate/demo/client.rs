@@ -9,13 +9,15 @@ use ttm::context::OpContext;
 use ttm::device::Device;
 use ttm::error::{Class, Error};
 use ttm::fence::{Fence, Status, Usage};
+use ttm::map::Window;
 use ttm::resource::Group;
 use ttm::sync::Arc;
 
 use backends::sim::{Queue, SimDriver};
 
-use super::Shared;
 use super::oracle::{Expected, WrongWord};
+use super::windows::Reach;
+use super::{Rig, Shared};
 use crate::report::observer::Observer;
 
 /// A transaction that restarts so often is given up, should somebody make every lock fail.
@@ -48,6 +50,7 @@ pub(super) struct Client<'a> {
     pub(super) number: u32,
     pub(super) shared: &'a Shared,
     pub(super) device: Device<SimDriver>,
+    reach: &'a Reach,
     pub(super) queue: Queue,
     pub(super) group: Arc<Group>,
     pub(super) random: Random,
@@ -58,6 +61,8 @@ pub(super) struct Client<'a> {
 }
 
 struct Object {
+    /// Before the object, which it keeps.
+    window: Option<Window<SimDriver>>,
     bo: Bo<SimDriver>,
     expected: Expected,
     /// Nobody knows what it holds.
@@ -87,7 +92,7 @@ impl<'a> Client<'a> {
     pub(super) fn new(
         number: u32,
         shared: &'a Shared,
-        device: Device<SimDriver>,
+        rig: &'a Rig,
         queue: Queue,
         group: Arc<Group>,
         seed: u64,
@@ -95,7 +100,8 @@ impl<'a> Client<'a> {
         Self {
             number,
             shared,
-            device,
+            device: rig.device.clone(),
+            reach: &rig.reach,
             queue,
             group,
             random: Random(seed ^ u64::from(number) << 32),
@@ -135,6 +141,7 @@ impl<'a> Client<'a> {
             let info = BoInfo::new(pages * PAGE_SIZE).group(&self.group);
             match self.device.create(info, ()) {
                 Ok(bo) => self.objects.push(Object {
+                    window: self.reach.open(&bo),
                     expected: Expected::fresh(bo.id(), pages as usize),
                     bo,
                     unknown: false,
@@ -273,7 +280,14 @@ impl<'a> Client<'a> {
         let mut bytes = std::mem::take(&mut self.bytes);
         expected.fill(first, end, &mut bytes);
         let offset = first as u64 * PAGE_SIZE;
-        let result = self.by_cpu(index, |reserved| reserved.write(offset, &bytes));
+        let how = self.how();
+        let result = match (&self.objects[index].window, how) {
+            (Some(window), Some(by_call)) => {
+                let written = self.reach.write(window, offset, &bytes, by_call);
+                written.map_err(Stop::Failed)
+            }
+            _ => self.by_cpu(index, |reserved| reserved.write(offset, &bytes)),
+        };
         self.bytes = bytes;
         let object = &mut self.objects[index];
         match result {
@@ -295,7 +309,14 @@ impl<'a> Client<'a> {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.resize((end - first) * PAGE_SIZE as usize, 0);
         let offset = first as u64 * PAGE_SIZE;
-        let result = self.by_cpu(index, |reserved| reserved.read(offset, &mut bytes));
+        let how = self.how();
+        let result = match (&self.objects[index].window, how) {
+            (Some(window), Some(by_call)) => {
+                let read = self.reach.read(window, offset, &mut bytes, by_call);
+                read.map_err(Stop::Failed)
+            }
+            _ => self.by_cpu(index, |reserved| reserved.read(offset, &mut bytes)),
+        };
         let compared = result.and_then(|()| {
             let compared = self.objects[index].expected.compare(first, &bytes);
             compared.map_err(|wrong| Stop::Ended(Ended::Wrong(wrong)))
@@ -303,6 +324,14 @@ impl<'a> Client<'a> {
         self.bytes = bytes;
         self.done.words += compared?;
         Ok(())
+    }
+
+    /// Whether an access goes through the window, and then whether a system call makes it.
+    fn how(&mut self) -> Option<bool> {
+        match self.random.below(8) {
+            0..4 => None,
+            n => Some(n == 7),
+        }
     }
 
     fn by_cpu(
@@ -370,6 +399,7 @@ impl<'a> Client<'a> {
         let info = BoInfo::new(pages as u64 * PAGE_SIZE).group(&self.group);
         if let Ok(bo) = self.device.create(info, ()) {
             self.objects[index] = Object {
+                window: self.reach.open(&bo),
                 expected: Expected::fresh(bo.id(), pages),
                 bo,
                 unknown: false,

@@ -11,6 +11,7 @@ use ttm::device::Device;
 
 use super::client::Done;
 use super::pages::{Caches, Pool, Swap};
+use super::windows::Seen;
 use super::{Rig, Shared};
 use crate::args::{DemoArgs, Outputs};
 use cli::size::ByteSize;
@@ -39,6 +40,7 @@ pub(super) struct Report {
     memory: Vec<Memory>,
     pool: Pool,
     swap: Swap,
+    windows: Seen,
     /// Only with `--no-snoop`.
     caches: Option<Caches>,
     clients: Vec<OneClient>,
@@ -101,6 +103,7 @@ impl Report {
             memory,
             pool: Pool::of(&rig.device),
             swap: Swap::of(&rig.swap),
+            windows: rig.reach.seen(),
             caches: Caches::of(&rig.gpu),
             failures: shared.failures.lock().clone(),
         }
@@ -132,6 +135,7 @@ impl Report {
         outputs.say(&format!("{memory}\n"))?;
         self.pool.print(outputs)?;
         self.swap.print(outputs)?;
+        self.windows.print(outputs)?;
         if let Some(caches) = &self.caches {
             caches.print(outputs)?;
         }
