@@ -39,7 +39,7 @@ struct Shared {
 struct State {
     /// Threads that wait for their turn to read.
     idle: usize,
-    /// What nobody has time for yet, one for each page.
+    /// What nobody has time for yet, one for each page and thread.
     backlog: VecDeque<Fault>,
 }
 
@@ -119,8 +119,8 @@ impl Shared {
             if state.idle > 0 {
                 return Some(fault);
             }
-            let page = |f: &Fault| f.address / PAGE_SIZE as usize;
-            if !state.backlog.iter().any(|f| page(f) == page(&fault)) {
+            let key = |f: &Fault| (f.address / PAGE_SIZE as usize, f.thread);
+            if !state.backlog.iter().any(|f| key(f) == key(&fault)) {
                 state.backlog.push_back(fault);
             }
         }

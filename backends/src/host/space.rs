@@ -23,11 +23,11 @@ mod uffd;
 use core::cell::Cell;
 use core::fmt;
 use core::ops::Range;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::io::Errno;
 use ttm::error::{Error, Result};
 use ttm::map::{
     Abilities, Access, AddressSpace, Addresses, Aside, Fault, FaultSource, Piece, Revoke,
@@ -103,6 +103,8 @@ pub struct HostSpace {
     how: How,
     /// A file without bytes.
     empty: File,
+    /// What was reserved, by the first address.
+    reserved: Mutex<BTreeMap<usize, usize>>,
     /// Whose writes are noted.
     tracked: Mutex<Vec<Addresses>>,
     stopped: AtomicBool,
@@ -139,6 +141,7 @@ impl HostSpace {
             strategy,
             how,
             empty: empty_file()?,
+            reserved: Mutex::new(BTreeMap::new()),
             tracked: Mutex::new(Vec::new()),
             stopped: AtomicBool::new(false),
         })
@@ -173,6 +176,14 @@ impl HostSpace {
         )
     }
 
+    /// Sees to it that nobody changes other addresses than those that were reserved here.
+    fn assert_ours(&self, at: Addresses) {
+        let reserved = self.reserved.lock();
+        let before = reserved.range(..=at.base).next_back();
+        let inside = before.is_some_and(|(base, bytes)| at.end() <= base + bytes);
+        assert!(inside, "{at:?} was not reserved here");
+    }
+
     /// Empty memory over `at`, in which accesses wait.
     fn cover(&self, at: Addresses) -> io::Result<()> {
         match &self.how {
@@ -192,11 +203,13 @@ impl HostSpace {
             true => uffd.keep_watching_writes(at),
             false => uffd.watch(at),
         };
-        match watched {
-            Ok(()) => mapping::zap(at),
-            // Something there cannot be watched.
-            Err(Errno::INVAL) => self.cover(at),
-            Err(error) => Err(error.into()),
+        // What cannot be watched, or is locked in memory, is replaced.
+        match watched
+            .map_err(io::Error::from)
+            .and_then(|()| mapping::zap(at))
+        {
+            Ok(()) => Ok(()),
+            Err(_) => self.cover(at),
         }
     }
 }
@@ -244,7 +257,9 @@ impl AddressSpace for HostSpace {
 
     fn reserve(&self, bytes: usize, align: usize, phase: usize) -> Result<Addresses> {
         if let How::Handled(arena) = &self.how {
-            return Ok(arena.take(bytes, align, phase)?);
+            let at = arena.take(bytes, align, phase)?;
+            self.reserved.lock().insert(at.base, at.bytes);
+            return Ok(at);
         }
         let side = Side::reserve(bytes, align, phase)?;
         if let How::Watched(uffd) = &self.how {
@@ -253,7 +268,9 @@ impl AddressSpace for HostSpace {
             uffd.watch_missing(side.addresses())
                 .map_err(io::Error::from)?;
         }
-        Ok(side.keep())
+        let at = side.keep();
+        self.reserved.lock().insert(at.base, at.bytes);
+        Ok(at)
     }
 
     fn prepare(&self, pieces: &[Piece], access: Access, filled: bool) -> Result<Aside> {
@@ -266,16 +283,20 @@ impl AddressSpace for HostSpace {
         let prepared = aside.into_inner::<Prepared>();
         let prepared = prepared.ok_or(Error::Invalid("prepared by another address space"))?;
         for (side, at) in prepared.0 {
+            self.assert_ours(at);
             if let Err(error) = side.move_to(at) {
-                // Nobody knows what is there now, so nobody sees it.
-                mapping::forbid(at)?;
+                // What was there waits still, or is gone: then nobody else gets the addresses.
+                mapping::fill_hole(at);
                 return Err(error.into());
             }
         }
         Ok(())
     }
 
+    /// # Panics
+    /// If the addresses were not reserved here.
     fn revoke(&self, at: Addresses, how: Revoke) -> Result<()> {
+        self.assert_ours(at);
         match (&self.how, how) {
             (How::Watched(uffd), Revoke::Zap) => self.zap(uffd, at)?,
             _ => self.cover(at)?,
@@ -291,11 +312,18 @@ impl AddressSpace for HostSpace {
         }
     }
 
+    /// # Panics
+    /// If the addresses were not reserved here.
     fn poison(&self, at: Addresses) -> Result<()> {
+        self.assert_ours(at);
         Ok(mapping::poison(at, &self.empty)?)
     }
 
+    /// # Panics
+    /// If the addresses were not reserved here, as a whole.
     fn release(&self, at: Addresses) {
+        let bytes = self.reserved.lock().remove(&at.base);
+        assert_eq!(bytes, Some(at.bytes), "{at:?} was not reserved here");
         match &self.how {
             How::Handled(arena) => {
                 // Should that be refused, the addresses stay out of use.
@@ -316,6 +344,7 @@ impl AddressSpace for HostSpace {
 
 impl WriteTracking for HostSpace {
     fn track(&self, at: Addresses) -> Result<()> {
+        self.assert_ours(at);
         let How::Watched(uffd) = &self.how else {
             return Err(Error::Unsupported("nothing here notes writes"));
         };

@@ -74,14 +74,15 @@ impl Registry {
                 });
             }
             Err(error) => {
-                window.poison(page);
                 count(&self.counters.poisoned);
                 let because = reason(&error);
+                // First: the signal may be the end of the process.
                 self.device.emit(Event::Poisoned {
                     object,
                     page,
                     because,
                 });
+                window.poison(page);
             }
         }
     }

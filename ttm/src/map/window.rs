@@ -366,12 +366,12 @@ impl View for WindowCore {
     fn follow(&self, shown: &Shown) {
         let mut inner = self.inner.lock();
         let aside = inner.aside.take();
-        inner.tracking = false;
+        let tracked = core::mem::take(&mut inner.tracking);
         if inner.closed || !inner.dead.is_empty() {
             return;
         }
         let parts: Vec<_> = shown.within(self.pages.clone()).collect();
-        if parts.is_empty() || inner.shown == parts {
+        if parts.is_empty() || inner.shown == parts && !tracked {
             return;
         }
         if !self.registry.follows_at_once(inner.credit) {

@@ -209,6 +209,17 @@ pub(super) fn forbid(to: Addresses) -> io::Result<()> {
     keep_from_children(to)
 }
 
+/// Maps nothing, without rights, where nothing is mapped at all; what is mapped stays.
+pub(super) fn fill_hole(to: Addresses) {
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED_NOREPLACE;
+    // SAFETY: nothing is replaced.
+    let mapped =
+        unsafe { rustix::mm::mmap_anonymous(at(to.base), to.bytes, ProtFlags::empty(), flags) };
+    if mapped.is_ok() {
+        let _ = keep_from_children(to);
+    }
+}
+
 /// Empties the page tables: the next access to a page asks for it again.
 pub(super) fn zap(addresses: Addresses) -> io::Result<()> {
     let Addresses { base, bytes } = addresses;

@@ -17,7 +17,7 @@
 
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -42,6 +42,8 @@ const NAP: libc::timespec = libc::timespec {
 static BASE: AtomicUsize = AtomicUsize::new(0);
 static PIPE: AtomicI32 = AtomicI32::new(-1);
 static BELL: AtomicU32 = AtomicU32::new(0);
+/// A bit for each page of the arena that belongs to a window.
+static LIVE: OnceLock<Box<[AtomicU64]>> = OnceLock::new();
 
 /// The handler that was there before ours.
 static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
@@ -122,15 +124,29 @@ impl Arena {
         let extent = extents.map_err(|_| io::ErrorKind::OutOfMemory)?[0];
         let base = self.base + (extent.start() * PAGE_SIZE) as usize + lead;
         inner.taken.insert(base, extent);
-        Ok(Addresses { base, bytes })
+        let at = Addresses { base, bytes };
+        self.mark(at, true);
+        Ok(at)
     }
 
     /// Takes addresses back, which nothing is mapped at that anybody could read.
     pub(super) fn give(&self, at: Addresses) {
+        self.mark(at, false);
         let mut inner = self.inner.lock();
         let extent = inner.taken.remove(&at.base);
         let extent = extent.expect("addresses that were taken");
         inner.space.give(extent);
+    }
+
+    fn mark(&self, at: Addresses, live: bool) {
+        let bits = LIVE.get().expect("made with the arena");
+        for page in pages_of(self.base, at) {
+            let (word, bit) = (&bits[page / 64], 1 << (page % 64));
+            match live {
+                true => word.fetch_or(bit, Ordering::SeqCst),
+                false => word.fetch_and(!bit, Ordering::SeqCst),
+            };
+        }
     }
 
     /// Lets those who wait try again.
@@ -175,7 +191,14 @@ impl Arena {
     }
 }
 
+fn pages_of(arena: usize, at: Addresses) -> core::ops::Range<usize> {
+    let page = PAGE_SIZE as usize;
+    (at.base - arena) / page..(at.end() - arena).div_ceil(page)
+}
+
 fn install(arena: &Arena) -> io::Result<()> {
+    let words = ARENA / PAGE_SIZE as usize / 64;
+    LIVE.get_or_init(|| (0..words).map(|_| AtomicU64::new(0)).collect());
     BASE.store(arena.base, Ordering::SeqCst);
     PIPE.store(arena.told.as_raw_fd(), Ordering::SeqCst);
     let mut before = MaybeUninit::<libc::sigaction>::zeroed();
@@ -204,7 +227,8 @@ extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_
     // SAFETY: for this signal the information has an address.
     let address = unsafe { info_ref.si_addr() } as usize;
     let base = BASE.load(Ordering::Relaxed);
-    if base == 0 || address < base || address >= base + ARENA {
+    let ours = base != 0 && address >= base && address < base + ARENA;
+    if !ours || is_sent(info) || !is_live(address - base) || is_forbidden_store(context) {
         return pass_on(signal, info, context);
     }
     // SAFETY: it is the calling thread's own.
@@ -233,20 +257,42 @@ extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_
     unsafe { *errno = kept };
 }
 
+fn is_live(offset: usize) -> bool {
+    let page = offset / PAGE_SIZE as usize;
+    let word = LIVE
+        .get()
+        .map(|bits| bits[page / 64].load(Ordering::SeqCst));
+    word.is_some_and(|word| word & 1 << (page % 64) != 0)
+}
+
 /// Whether the access is a store, where the processor says so.
-#[cfg(target_arch = "x86_64")]
 fn is_write(context: *mut c_void) -> bool {
-    /// The error code of a page fault, among the registers.
+    error_code(context).is_none_or(|code| code & 2 != 0)
+}
+
+/// Whether it is a store to a page that is there and may only be read: waiting would not help.
+fn is_forbidden_store(context: *mut c_void) -> bool {
+    error_code(context).is_some_and(|code| code & 3 == 3)
+}
+
+/// The error code of a page fault, among the registers.
+#[cfg(target_arch = "x86_64")]
+fn error_code(context: *mut c_void) -> Option<i64> {
     const ERROR: usize = libc::REG_ERR as usize;
     let context = context.cast::<libc::ucontext_t>();
     // SAFETY: the kernel hands a handler its context.
-    let error = unsafe { (*context).uc_mcontext.gregs[ERROR] };
-    error & 2 != 0
+    Some(unsafe { (*context).uc_mcontext.gregs[ERROR] })
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn is_write(_: *mut c_void) -> bool {
-    true
+fn error_code(_: *mut c_void) -> Option<i64> {
+    None
+}
+
+/// Whether somebody sent the signal, and no access made it.
+fn is_sent(info: *mut libc::siginfo_t) -> bool {
+    // SAFETY: the kernel hands a handler its information.
+    unsafe { (*info).si_code <= 0 }
 }
 
 /// Does what would have happened without us.
@@ -255,13 +301,18 @@ fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
         return;
     };
     match before.sa_sigaction {
-        libc::SIG_IGN => {}
-        libc::SIG_DFL => {
+        // An access that faults is not ignored, whatever the process wished for.
+        libc::SIG_IGN if is_sent(info) => {}
+        libc::SIG_DFL | libc::SIG_IGN => {
             // The access is tried again, and ends the process as it would have.
             // SAFETY: all bytes zero are the default action.
             let default: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
             // SAFETY: the pointer is to an action.
             unsafe { libc::sigaction(signal, &default, core::ptr::null_mut()) };
+            if is_sent(info) {
+                // SAFETY: the signal has its default action now.
+                unsafe { libc::raise(signal) };
+            }
         }
         handler if before.sa_flags & libc::SA_SIGINFO != 0 => {
             type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);

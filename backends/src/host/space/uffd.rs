@@ -199,9 +199,9 @@ impl Uffd {
         self.register(at, MODE_MISSING | MODE_MINOR)
     }
 
-    /// The same, and writes are noted from now on.
+    /// Writes are noted from now on. What has no page-table entry is filled by the kernel as ever.
     pub(super) fn watch_writes(&self, at: Addresses) -> Result<(), Errno> {
-        self.register(at, MODE_MISSING | MODE_MINOR | MODE_WP)?;
+        self.register(at, MODE_MISSING | MODE_WP)?;
         let mut protect = WriteProtect {
             start: at.base as u64,
             len: at.bytes as u64,
@@ -357,7 +357,15 @@ fn descriptor(user_mode_only: bool) -> io::Result<OwnedFd> {
     // SAFETY: a descriptor alone changes nothing; what is registered with it is ours (rule above).
     let opened = unsafe { userfaultfd(flags) };
     match opened {
-        Err(Errno::PERM) if !user_mode_only => from_device(),
+        // Root is refused by a policy for system calls only, which is not to be got around.
+        Err(Errno::PERM) if !user_mode_only && !rustix::process::geteuid().is_root() => {
+            from_device()
+        }
+        Err(Errno::PERM) => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "userfaultfd is not allowed in this process; a policy for system calls (seccomp) may \
+             forbid it",
+        )),
         other => Ok(other?),
     }
 }
