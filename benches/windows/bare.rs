@@ -86,7 +86,8 @@ pub(crate) struct Side(*mut c_void);
 impl Bare {
     /// A window of `bytes` bytes that shows the first file.
     pub(crate) fn new(bytes: usize) -> io::Result<Self> {
-        let descriptor = userfaultfd(UserfaultfdFlags::CLOEXEC)?;
+        // SAFETY: a fresh descriptor, with which only the mappings of this file are registered.
+        let descriptor = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC) }?;
         let mut api = Api {
             api: 0xAA,
             features: FEATURES,

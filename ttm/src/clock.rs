@@ -156,6 +156,12 @@ pub trait Clock: Send + Sync {
         work();
     }
 
+    /// Whether its threads run one at a time, in turns. Then nobody lets another one go on but by
+    /// [`Clock::unpark`], and by serving it [on its behalf](Clock::on_behalf).
+    fn takes_turns(&self) -> bool {
+        false
+    }
+
     /// Who waits for what, one line each; empty where the clock does not know.
     fn wait_graph(&self) -> String;
 }

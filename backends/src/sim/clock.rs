@@ -411,6 +411,10 @@ impl Clock for VirtualClock {
         }
     }
 
+    fn takes_turns(&self) -> bool {
+        true
+    }
+
     /// The thread that has the turn is the one that waits: no other runs. Where none has it, as among
     /// threads that are no clients, the caller is itself.
     fn on_behalf(&self, work: &mut dyn FnMut()) {

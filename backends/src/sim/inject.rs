@@ -44,7 +44,7 @@ const fn apart(name: &'static str, what: &'static str) -> Row {
 }
 
 /// The sites of the sim. Those of the manager come behind them, in the order of [`Site::ALL`].
-const OWN: [Row; 22] = [
+const OWN: [Row; 29] = [
     told("copy.submit", "an engine refuses a job; nothing is queued"),
     told("copy.start", "a copy fails before it touches anything"),
     told("copy.middle", "a copy fails with half of its pages written"),
@@ -91,6 +91,22 @@ const OWN: [Row; 22] = [
         "cache.skip-invalidate",
         "old lines silently stay in the CPU's caches",
     ),
+    told("space.reserve", "the host gives no addresses for a window"),
+    told(
+        "space.prepare",
+        "the host refuses to map what a window is to show",
+    ),
+    told("space.switch", "a mapping cannot be moved over a window"),
+    told(
+        "space.torn-switch",
+        "a window loses its mapping, and the other does not come",
+    ),
+    told(
+        "space.revoke",
+        "accesses through a window cannot be made to wait",
+    ),
+    told("space.poison", "accesses through a window cannot be ended"),
+    told("space.track", "writes through a window cannot be noted"),
 ];
 
 /// The number of a site of the sim.
@@ -120,6 +136,13 @@ impl At {
     pub(super) const BACKUP_FLIP: Self = Self(19);
     pub(super) const CACHE_SKIP_CLEAN: Self = Self(20);
     pub(super) const CACHE_SKIP_INVALIDATE: Self = Self(21);
+    pub(super) const SPACE_RESERVE: Self = Self(22);
+    pub(super) const SPACE_PREPARE: Self = Self(23);
+    pub(super) const SPACE_SWITCH: Self = Self(24);
+    pub(super) const SPACE_TORN_SWITCH: Self = Self(25);
+    pub(super) const SPACE_REVOKE: Self = Self(26);
+    pub(super) const SPACE_POISON: Self = Self(27);
+    pub(super) const SPACE_TRACK: Self = Self(28);
 }
 
 const SITES: usize = OWN.len() + Site::ALL.len();

@@ -281,7 +281,7 @@ impl Rig {
             });
         }
         let device = builder.build()?;
-        let reach = Reach::new(args, &device, &time)?;
+        let reach = Reach::new(args, &device, &time, gpu.inject())?;
         Ok(Self {
             device,
             gpu,

@@ -168,9 +168,7 @@ impl WindowCore {
         }
         inner.credit = inner.credit.max(inner.grant);
         self.cover_dead(&mut inner)?;
-        self.show(&mut inner, parts, true)?;
-        self.registry.space.wake(self.at);
-        Ok(())
+        self.show(&mut inner, parts, true)
     }
 
     /// Maps `parts` over what is there.
@@ -386,7 +384,10 @@ impl View for WindowCore {
                 self.show(&mut inner, parts, filled)
             }
         };
-        self.registry.space.wake(self.at);
+        // Who waits is woken by whoever serves it in any case; this is sooner.
+        if !self.registry.device.clock.takes_turns() {
+            self.registry.space.wake(self.at);
+        }
     }
 
     fn check(&self, shown: &Shown) -> core::result::Result<(), String> {

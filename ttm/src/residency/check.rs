@@ -256,7 +256,11 @@ impl BoCore {
             || matches!(state.content, Content::Purged | Content::Lost);
         let shown = match absent {
             true => Shown::default(),
-            false => self.shown(state).unwrap_or_default(),
+            false => match self.shown(state) {
+                Ok(shown) => shown,
+                // The host does not say now.
+                Err(_) => return Ok(()),
+            },
         };
         views.iter().try_for_each(|view| view.check(&shown))
     }

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use backends::host::{FaultThreads, HostSpace, read_into_window, write_from_window};
-use backends::sim::{SimClock, SimDriver};
+use backends::sim::{FailingSpace, Inject, SimClock, SimDriver};
 use serde::Serialize;
 use ttm::bo::Bo;
 use ttm::device::Device;
@@ -50,9 +50,11 @@ impl Reach {
         args: &DemoArgs,
         device: &Device<SimDriver>,
         time: &SimClock,
+        inject: &Arc<Inject>,
     ) -> Result<Self> {
         let space = Arc::new(HostSpace::probe());
-        let windows = Windows::new(device, Arc::clone(&space) as _);
+        let failing = FailingSpace::new(Arc::clone(&space) as _, Arc::clone(inject));
+        let windows = Windows::new(device, Arc::new(failing));
         let abilities = windows.abilities();
         let fails = args.may_fail();
         let way = match time {
