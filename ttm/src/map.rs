@@ -51,7 +51,6 @@ use core::ops::Range;
 use placement::PAGE_SIZE;
 
 use crate::bo::{Bo, View};
-use crate::context::OpContext;
 use crate::device::Device;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
@@ -162,7 +161,7 @@ impl<D: Driver> Windows<D> {
     /// # Errors
     /// [`Error::Invalid`] for pages that the object has not, or an object of another device;
     /// [`Error::NoMappings`]; [`Error::Backend`] if the host gives no addresses;
-    /// [`Error::Reentrant`] inside a transaction.
+    /// [`Error::Reentrant`] inside a transaction; [`Error::Busy`] after a thousand tries.
     pub fn map(&self, bo: &Bo<D>, info: MapInfo) -> Result<Window<D>> {
         let pages = info.pages.unwrap_or(0..bo.pages().get());
         if pages.start >= pages.end || pages.end > bo.pages().get() {
@@ -184,14 +183,12 @@ impl<D: Driver> Windows<D> {
         registry.enter(&core);
         // From here on the drop puts everything right.
         let window = Window::new(Arc::clone(&core), self.device.clone(), bo.clone());
-        let locked = self
-            .device
-            .exec(OpContext::new(), |t| t.lock(bo).map(drop))?;
-        let reserved = locked.get(bo)?;
-        let mut state = reserved.bo.state(&reserved.held());
         let view: Weak<dyn View> = Arc::downgrade(&core) as Weak<dyn View>;
-        state.views.get_or_insert_default().add(view);
-        drop(state);
+        access::reserved(&self.device, bo, |reserved| {
+            let mut state = reserved.bo.state(&reserved.held());
+            state.views.get_or_insert_default().add(Weak::clone(&view));
+            Ok(())
+        })?;
         Ok(window)
     }
 }

@@ -71,16 +71,61 @@ mod real {
         CACHED.with(|cached| cached.set(index));
         index
     }
+
+    thread_local! {
+        static LANE: Cell<u32> = const { Cell::new(u32::MAX) };
+    }
+
+    /// The number by which this thread has things of its own that others may share: its index,
+    /// unless [`in_lane`] says otherwise.
+    #[inline]
+    pub(crate) fn lane() -> u32 {
+        match LANE.get() {
+            u32::MAX => first_lane(),
+            lane => lane,
+        }
+    }
+
+    #[cold]
+    fn first_lane() -> u32 {
+        LANE.set(thread_index());
+        LANE.get()
+    }
+
+    /// Runs `f` in lane `lane`.
+    pub(crate) fn in_lane(lane: u32, f: impl FnOnce()) {
+        struct Back(u32);
+        impl Drop for Back {
+            fn drop(&mut self) {
+                LANE.set(self.0);
+            }
+        }
+        let _back = Back(LANE.replace(lane));
+        f();
+    }
 }
 
+#[cfg(any(shuttle, loom))]
+mod lane {
+    pub(crate) fn lane() -> u32 {
+        super::thread_index()
+    }
+
+    pub(crate) fn in_lane(_: u32, f: impl FnOnce()) {
+        f();
+    }
+}
+
+#[cfg(any(shuttle, loom))]
+pub(crate) use lane::{in_lane, lane};
 #[cfg(loom)]
 pub(crate) use loom::thread_index;
 #[cfg(loom)]
 pub use loom::{OnceLock, atomic};
 #[cfg(not(any(shuttle, loom)))]
-pub(crate) use real::thread_index;
-#[cfg(not(any(shuttle, loom)))]
 pub use real::{Condvar, Mutex, MutexGuard, atomic};
+#[cfg(not(any(shuttle, loom)))]
+pub(crate) use real::{in_lane, lane, thread_index};
 #[cfg(any(shuttle, loom))]
 pub use scheduled::{Condvar, Mutex, MutexGuard};
 #[cfg(shuttle)]

@@ -324,14 +324,17 @@ fn work(args: &DemoArgs, rig: &Rig) -> (Result<(), Failure>, Vec<Done>, Shared) 
         wrong_words: AtomicU64::new(0),
     };
     let results = Mutex::new(BTreeMap::new());
-    let served = match rig.reach.serve(args.clients) {
-        Ok(served) => served,
+    let accesses = (1..=args.clients).map(|number| rig.reach.client(number));
+    let ready = rig.reach.serve(args.clients);
+    let ready = ready.and_then(|served| Ok((served, accesses.collect::<Result<Vec<_>>>()?)));
+    let (served, accesses) = match ready {
+        Ok(ready) => ready,
         Err(error) => return (Err(Failure::Refused(error)), Vec::new(), shared),
     };
-    let one = |number: u32| {
+    let one = |number: u32, accesses| {
         let group = Group::new(&format!("client {number}"), None);
         let queue = rig.gpu.queue(number as usize);
-        let mut client = Client::new(number, &shared, rig, queue, group, args.seed);
+        let mut client = Client::new(number, &shared, rig, accesses, queue, group, args.seed);
         let ended = client.run();
         if ended.is_err() {
             shared.stop.store(true, Ordering::Relaxed);
@@ -342,18 +345,19 @@ fn work(args: &DemoArgs, rig: &Rig) -> (Result<(), Failure>, Vec<Done>, Shared) 
     };
     match &rig.time {
         SimClock::Virtual(clock) => clock.scope(|scope| {
-            for number in 1..=args.clients {
+            for (number, accesses) in (1..).zip(accesses) {
                 let one = &one;
-                scope.spawn(&format!("client {number}"), move || one(number));
+                let name = format!("client {number}");
+                scope.spawn(&name, move || one(number, accesses));
             }
         }),
         SimClock::Wall => {
             // Without them, clients do what they need themselves.
             let threads = Threads::start(&rig.gpu.clock(), rig.services());
             std::thread::scope(|scope| {
-                for number in 1..=args.clients {
+                for (number, accesses) in (1..).zip(accesses) {
                     let one = &one;
-                    scope.spawn(move || one(number));
+                    scope.spawn(move || one(number, accesses));
                 }
             });
             drop(threads);

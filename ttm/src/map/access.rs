@@ -21,6 +21,10 @@ use super::cells::{Word, WordMut, words, words_mut};
 use super::space::{Access, Addresses};
 use super::window::WindowCore;
 
+/// A call backs off so often before it gives up. With one lock to take it backs off for victims
+/// only, and grows older each time.
+const MOST_TRIES: u32 = 1000;
+
 /// A CPU mapping of an object, or of a part of it, that keeps its addresses while the object moves.
 ///
 /// Loads and stores through it may be delayed while the content is on its way, and are never lost
@@ -43,6 +47,28 @@ pub struct Window<D: Driver> {
     still: Mutex<Option<Pin>>,
     // Last: the object outlives its mapping.
     bo: Bo<D>,
+}
+
+/// Calls `f` with the object reserved, which it is no more on return.
+///
+/// # Errors
+/// [`Error::Busy`] after [`MOST_TRIES`], [`Error::Reentrant`], and those of `f`.
+pub(super) fn reserved<D: Driver, T>(
+    device: &Device<D>,
+    bo: &Bo<D>,
+    mut f: impl FnMut(&Reserved<'_, D>) -> Result<T>,
+) -> Result<T> {
+    let (mut done, mut tries) = (None, 0);
+    let locked = device.exec(OpContext::new(), |t| {
+        tries += 1;
+        if tries > MOST_TRIES {
+            return Err(Error::Busy);
+        }
+        done = Some(f(&t.lock(bo)?)?);
+        Ok(())
+    })?;
+    drop(locked);
+    Ok(done.expect("the closure ended well"))
 }
 
 impl<D: Driver> Window<D> {
@@ -135,7 +161,8 @@ impl<D: Driver> Window<D> {
     ///
     /// # Errors
     /// [`Error::Invalid`] outside the window or the object's bytes, [`Error::Purged`],
-    /// [`Error::ContentLost`], [`Error::Reentrant`] inside a transaction, and those of validate.
+    /// [`Error::ContentLost`], [`Error::Reentrant`] inside a transaction, [`Error::Busy`] after a
+    /// thousand tries to have all locks, and those of validate.
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         let at = self.checked(offset, out.len())?;
         self.reserved(|reserved| {
@@ -233,14 +260,8 @@ impl<D: Driver> Window<D> {
         self.core.shown_pages()
     }
 
-    fn reserved<T>(&self, mut f: impl FnMut(&Reserved<'_, D>) -> Result<T>) -> Result<T> {
-        let mut done = None;
-        let locked = self.device.exec(OpContext::new(), |t| {
-            done = Some(f(&t.lock(&self.bo)?)?);
-            Ok(())
-        })?;
-        drop(locked);
-        Ok(done.expect("the closure ended well"))
+    fn reserved<T>(&self, f: impl FnMut(&Reserved<'_, D>) -> Result<T>) -> Result<T> {
+        reserved(&self.device, &self.bo, f)
     }
 
     /// The byte of the object at which `len` bytes from `offset` begin.

@@ -15,6 +15,7 @@ use crate::reservation::{Guard, Lockable, wait_lock};
 use crate::residency::with_ask;
 use crate::resource::Ask;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::in_lane;
 use crate::trace::Event;
 
 use super::registry::Registry;
@@ -36,7 +37,11 @@ impl FaultHandler for Registry {
         };
         let page = window.page_at(fault.address);
         let clock = &self.device.clock;
-        clock.on_behalf(&mut || self.serve_here(&window, page, fault));
+        clock.on_behalf(&mut || match clock.takes_turns() {
+            // Which thread serves is chance, and runs are to be the same again.
+            true => in_lane(0, || self.serve_here(&window, page, fault)),
+            false => self.serve_here(&window, page, fault),
+        });
         // Last: whoever waited finds nothing of this under way any more.
         window.wake(page);
     }

@@ -16,7 +16,7 @@ use ttm::sync::Arc;
 use backends::sim::{Queue, SimDriver};
 
 use super::oracle::{Expected, WrongWord};
-use super::windows::Reach;
+use super::windows::Accesses;
 use super::{Rig, Shared};
 use crate::report::observer::Observer;
 
@@ -50,7 +50,7 @@ pub(super) struct Client<'a> {
     pub(super) number: u32,
     pub(super) shared: &'a Shared,
     pub(super) device: Device<SimDriver>,
-    reach: &'a Reach,
+    reach: Accesses<'a>,
     pub(super) queue: Queue,
     pub(super) group: Arc<Group>,
     pub(super) random: Random,
@@ -93,6 +93,7 @@ impl<'a> Client<'a> {
         number: u32,
         shared: &'a Shared,
         rig: &'a Rig,
+        reach: Accesses<'a>,
         queue: Queue,
         group: Arc<Group>,
         seed: u64,
@@ -101,7 +102,7 @@ impl<'a> Client<'a> {
             number,
             shared,
             device: rig.device.clone(),
-            reach: &rig.reach,
+            reach,
             queue,
             group,
             random: Random(seed ^ u64::from(number) << 32),

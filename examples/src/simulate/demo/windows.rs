@@ -41,6 +41,13 @@ pub(super) struct Reach {
     windows: Windows<SimDriver>,
     space: Arc<HostSpace>,
     way: Way,
+    /// Some accesses are system calls.
+    calls: bool,
+}
+
+/// What one client has for that.
+pub(super) struct Accesses<'a> {
+    reach: &'a Reach,
     /// System calls copy to and from here; without it there are none.
     scratch: Option<File>,
 }
@@ -64,14 +71,12 @@ impl Reach {
             SimClock::Virtual(_) => Way::Populated,
             SimClock::Wall => Way::Calls,
         };
-        let scratch = (way == Way::Touch && abilities.calls_wait)
-            .then(|| nameless(&std::env::temp_dir()).context("a file for system calls"))
-            .transpose()?;
+        let calls = way == Way::Touch && abilities.calls_wait;
         Ok(Self {
             windows,
             space,
             way,
-            scratch,
+            calls,
         })
     }
 
@@ -86,9 +91,41 @@ impl Reach {
         .context("threads for accesses that wait")
     }
 
+    /// What client `number` uses.
+    pub(super) fn client(&self, number: u32) -> Result<Accesses<'_>> {
+        let scratch = self.calls.then(|| nameless(&std::env::temp_dir(), number));
+        Ok(Accesses {
+            reach: self,
+            scratch: scratch.transpose().context("a file for system calls")?,
+        })
+    }
+
+    pub(super) fn seen(&self) -> Seen {
+        let WindowCounts {
+            faults,
+            coalesced,
+            poisoned,
+            shown,
+            revoked,
+            ..
+        } = self.windows.counts();
+        Seen {
+            strategy: self.space.strategy().to_string(),
+            used_by: self.way,
+            system_calls: self.calls,
+            faults,
+            coalesced,
+            poisoned,
+            shown,
+            revoked,
+        }
+    }
+}
+
+impl Accesses<'_> {
     /// A window over all of an object; `None` if there are too many.
     pub(super) fn open(&self, bo: &Bo<SimDriver>) -> Option<Window<SimDriver>> {
-        self.windows.map(bo, MapInfo::whole()).ok()
+        self.reach.windows.map(bo, MapInfo::whole()).ok()
     }
 
     /// Reads bytes through a window. `by_call` asks for a system call, where those wait.
@@ -99,7 +136,7 @@ impl Reach {
         bytes: &mut [u8],
         by_call: bool,
     ) -> Result<(), Error> {
-        match self.way {
+        match self.reach.way {
             Way::Calls => return window.read_at(offset, bytes),
             Way::Populated => window.populate()?,
             Way::Touch => {}
@@ -120,7 +157,7 @@ impl Reach {
         Ok(())
     }
 
-    /// Writes bytes through a window; see [`Reach::read`].
+    /// Writes bytes through a window; see [`Accesses::read`].
     pub(super) fn write(
         &self,
         window: &Window<SimDriver>,
@@ -128,7 +165,7 @@ impl Reach {
         bytes: &[u8],
         by_call: bool,
     ) -> Result<(), Error> {
-        match self.way {
+        match self.reach.way {
             Way::Calls => return window.write_at(offset, bytes),
             Way::Populated => window.populate()?,
             Way::Touch => {}
@@ -148,27 +185,6 @@ impl Reach {
         }
         Ok(())
     }
-
-    pub(super) fn seen(&self) -> Seen {
-        let WindowCounts {
-            faults,
-            coalesced,
-            poisoned,
-            shown,
-            revoked,
-            ..
-        } = self.windows.counts();
-        Seen {
-            strategy: self.space.strategy().to_string(),
-            used_by: self.way,
-            system_calls: self.scratch.is_some(),
-            faults,
-            coalesced,
-            poisoned,
-            shown,
-            revoked,
-        }
-    }
 }
 
 /// A call that copied less than it was asked for met something that it could not.
@@ -182,8 +198,8 @@ fn whole(done: usize, wanted: usize) -> Result<(), Error> {
 }
 
 /// A file that nobody else finds and that goes with its last handle.
-fn nameless(folder: &Path) -> std::io::Result<File> {
-    let path = folder.join(format!("simulate-calls-{}", std::process::id()));
+fn nameless(folder: &Path, number: u32) -> std::io::Result<File> {
+    let path = folder.join(format!("simulate-{}-client-{number}", std::process::id()));
     let file = File::options()
         .read(true)
         .write(true)

@@ -5,7 +5,7 @@
 
 use crate::pages::{Dirty, FrameKind, FrameRun, Zeroed};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{CachePadded, Mutex, Queue, thread_index};
+use crate::sync::{CachePadded, Mutex, Queue, lane};
 
 use super::table::PoolRow;
 
@@ -102,7 +102,7 @@ impl Magazines {
 
     #[inline]
     fn slot(&self) -> &Mutex<Slot> {
-        &self.slots[thread_index() as usize % SLOTS]
+        &self.slots[lane() as usize % SLOTS]
     }
 
     /// A frame of the thread's own, or, if it has none, of a batch that it fetches.
