@@ -34,6 +34,7 @@ mod cells;
 mod fault;
 mod registry;
 mod space;
+mod vmap;
 mod window;
 
 pub use access::{Window, WindowPin};
@@ -43,6 +44,7 @@ pub use space::{
     Abilities, Access, AddressSpace, Addresses, Aside, Fault, FaultHandler, FaultSource, Piece,
     Revoke, WriteTracking,
 };
+pub use vmap::VMap;
 
 use core::fmt;
 use core::marker::PhantomData;

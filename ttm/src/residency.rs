@@ -39,6 +39,7 @@ mod verbs;
 mod view;
 
 pub use check::{Checked, Violation};
+pub(crate) use copy::View as Look;
 pub use prepare::Prepared;
 pub use suspend::Suspended;
 pub(crate) use suspend::with_ask;

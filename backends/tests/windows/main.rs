@@ -228,6 +228,52 @@ fn a_touch_outside_the_aperture_moves_the_object() {
     }
 }
 
+/// Under the lock, wherever the object is: what a window wrote is there, and the other way round.
+#[test]
+fn a_vmap_is_for_who_has_the_object_reserved() {
+    let _nothing = NothingLeft::expected();
+    let Some(way) = ways().into_iter().next() else {
+        return;
+    };
+    let stage = Stage::new(way, 4, RouteMode::Engine);
+    let window = stage.map();
+    for (n, step) in stage.tour().iter().enumerate() {
+        stage.step(step).unwrap();
+        let (by_window, by_map) = (n as u64 + 100, n as u64 + 200);
+        store(window.addresses().base + 4096, by_window);
+        stage.step(step).unwrap();
+        let looked = stage.device.exec(OpContext::new(), |t| {
+            let reserved = t.lock(&stage.bo)?;
+            let map = reserved.vmap(1..3)?;
+            assert_eq!(map.bytes(), 8192);
+            let pieces: usize = map.pieces().map(|(_, piece)| piece.len()).sum();
+            assert_eq!(pieces, 8192);
+            let mut word = [0; 8];
+            map.read(0, &mut word)?;
+            assert_eq!(u64::from_le_bytes(word), by_window, "{step:?}");
+            map.write(4092, &by_map.to_le_bytes())?;
+            assert!(map.write(8190, &[0; 3]).is_err());
+            let elsewhere = match reserved.mem_type() {
+                Some(MemType::VRAM) => MemType::SYSTEM,
+                _ => MemType::VRAM,
+            };
+            assert!(matches!(
+                reserved.validate(&place(elsewhere)),
+                Err(Error::Pinned)
+            ));
+            drop(map);
+            assert_eq!(reserved.pins(), 0);
+            assert!(matches!(reserved.vmap(3..5), Err(Error::Invalid(_))));
+            Ok(())
+        });
+        drop(looked.unwrap());
+        let mut word = [0; 8];
+        window.read_at(4096 + 4092, &mut word).unwrap();
+        assert_eq!(u64::from_le_bytes(word), by_map, "{step:?}");
+        stage.device.check().unwrap_or_else(|v| panic!("{v}"));
+    }
+}
+
 /// What cannot be had is an error by call, EFAULT or SIGBUS by address, and never somebody else's.
 #[test]
 fn purged_and_lost_content_is_an_error_by_call() {

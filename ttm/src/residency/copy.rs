@@ -19,7 +19,7 @@ enum Run {
 }
 
 /// The CPU's short look at a run.
-pub(super) enum View<'a> {
+pub(crate) enum View<'a> {
     /// At system pages.
     Frames(Kmap),
     /// At device memory, entered in the device's ledger. Unmapped before it is closed there.
@@ -41,7 +41,7 @@ impl Deref for View<'_> {
 }
 
 /// An entry of a ledger.
-pub(super) struct OpenView<'a> {
+pub(crate) struct OpenView<'a> {
     ledger: &'a Ledger,
     view: ViewId,
 }

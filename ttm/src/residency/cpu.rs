@@ -1,12 +1,13 @@
 //! The CPU's own reads and writes of an object, by call.
 
+use core::ops::Range;
+
 use placement::{PAGE_SIZE, PageCount};
 
 use crate::bo::{BoCore, BoState, Content};
 use crate::driver::Side;
 use crate::error::{Error, Result};
 use crate::fence::Usage;
-use crate::pages::Mapped;
 use crate::reservation::Held;
 use crate::resource::Ask;
 use crate::tt::Fill;
@@ -71,6 +72,50 @@ impl BoCore {
         })
     }
 
+    /// Maps pages for the CPU, piece by piece, in their order; brings them to where it reaches them.
+    ///
+    /// # Errors
+    /// As [`BoCore::reach`].
+    pub(crate) fn look_at(
+        &self,
+        held: &Held<'_>,
+        pages: Range<u64>,
+        ask: &Ask<'_>,
+    ) -> Result<Vec<View<'_>>> {
+        let mut state = self.state(held);
+        self.make_ready(held, &mut state, ask)?;
+        self.is_untouched(&state)?;
+        self.wait_for_move(held, &mut state, ask)?;
+        self.wait_idle(held, Usage::Kernel, ask)?;
+        self.be_somewhere(&mut state)?;
+        state.content = Content::Kept;
+        match self.looks(&mut state, pages.clone(), ask) {
+            Err(Error::Unsupported(_)) if !state.has_frames() => {
+                self.come_to_the_cpu(held, &mut state, ask)?;
+                self.wait_for_move(held, &mut state, ask)?;
+                self.looks(&mut state, pages, ask)
+            }
+            looks => looks,
+        }
+    }
+
+    fn looks(
+        &self,
+        state: &mut BoState,
+        pages: Range<u64>,
+        ask: &Ask<'_>,
+    ) -> Result<Vec<View<'_>>> {
+        let range = Bytes {
+            offset: pages.start * PAGE_SIZE,
+            end: pages.end * PAGE_SIZE,
+        };
+        let mut looks = Vec::new();
+        self.each_piece(state, range, Some(Fill::Zeroes), ask, |view, _, _, _| {
+            looks.push(view.expect("what is looked at has pages"));
+        })?;
+        Ok(looks)
+    }
+
     /// What a device reads or writes when it is handed this object now: its pages, populated.
     pub(crate) fn side(&self, held: &Held<'_>, ask: &Ask<'_>) -> Result<Side> {
         let mut state = self.state(held);
@@ -120,13 +165,13 @@ impl BoCore {
     /// Calls `f` with a mapping (none where a page was never touched), the byte in it, the byte of
     /// the buffer, and how many, for each piece of the range that adjoins. Of system pages only
     /// those of the range are populated: `fresh` ones, and those that are in the backup.
-    fn each_piece(
-        &self,
+    fn each_piece<'s>(
+        &'s self,
         state: &mut BoState,
         range: Bytes,
         fresh: Option<Fill>,
         ask: &Ask<'_>,
-        mut f: impl FnMut(Option<&Mapped>, usize, usize, usize),
+        mut f: impl FnMut(Option<View<'s>>, usize, usize, usize),
     ) -> Result<()> {
         let Bytes { mut offset, end } = range;
         let device = match &state.resource {
@@ -152,7 +197,7 @@ impl BoCore {
             let from = (offset - first * PAGE_SIZE) as usize;
             let left = usize::try_from(end - offset).expect("as long as a buffer");
             let len = (bytes - from).min(left);
-            f(mapped.as_deref(), from, at, len);
+            f(mapped, from, at, len);
             at += len;
             offset += len as u64;
         }
