@@ -13,6 +13,8 @@
 //! and nothing is left anywhere. The table of probes is printed; a site of the manager that was
 //! never made to fail fails the test.
 
+#[path = "fail_nth/sight.rs"]
+mod sight;
 mod support;
 
 use std::collections::BTreeSet;
@@ -28,6 +30,7 @@ use ttm::resource::{Group, Limits};
 use ttm::sync::atomic::{AtomicU64, Ordering};
 use ttm::sync::{Arc, Mutex};
 
+use sight::Sight;
 use support::words::{compare, image, read_all};
 use support::{PAGE, Setup, World, in_type, pages, system, tt, vram};
 
@@ -53,6 +56,8 @@ struct Item {
 
 /// A world in which an operation is about to happen.
 struct Stage {
+    /// Closed first.
+    sight: Option<Sight>,
     world: World,
     hook: Arc<Hook>,
     /// What the operation is about.
@@ -129,6 +134,7 @@ impl Stage {
                 .setup
                 .with_faults(gpu, Some(clock), driver, faults),
             hook,
+            sight: None,
             own: Vec::new(),
             others: Arc::new(Mutex::new(Vec::new())),
             group: Group::new("limited", None),
@@ -155,6 +161,19 @@ impl Stage {
     fn other(&mut self, place: MemType, content: Content) {
         let item = self.make(place, content);
         self.others.lock().push(item);
+    }
+
+    /// The operation's object, with windows over it.
+    fn own_in_sight(&mut self, place: MemType, content: Content) {
+        self.own(place, content);
+        let World { device, inject, .. } = &self.world;
+        self.sight = Some(Sight::new(device, inject, &self.own[0].bo));
+    }
+
+    fn sight(&self) -> &Sight {
+        self.sight
+            .as_ref()
+            .expect("the operation's object has windows")
     }
 
     /// Waits until nothing is on its way, whatever became of it.
@@ -185,7 +204,25 @@ impl Stage {
                 _ => compare(id, &written, &found)?,
             }
         }
-        Ok(())
+        match &self.sight {
+            Some(sight) => self.compare_windows(sight, lost),
+            None => Ok(()),
+        }
+    }
+
+    fn compare_windows(&self, sight: &Sight, lost: bool) -> core::result::Result<(), String> {
+        let id = self.own[0].bo.id();
+        let (part, whole) = match sight.look() {
+            Ok(found) => found,
+            Err(Error::ContentLost | Error::DeviceLost) if lost => return Ok(()),
+            Err(error) => return Err(format!("object {id} cannot be shown: {error:?}")),
+        };
+        let written = image(id, 1, 1, SIZE);
+        compare(id, &written, &whole)?;
+        match part == whole[3 * PAGE as usize..5 * PAGE as usize] {
+            true => Ok(()),
+            false => Err(format!("object {id}: its windows differ")),
+        }
     }
 
     fn check(&self) -> core::result::Result<(), String> {
@@ -202,6 +239,7 @@ impl Stage {
     }
 
     fn end(self) {
+        drop(self.sight);
         drop((self.own, core::mem::take(&mut *self.others.lock())));
         self.world.assert_empty();
     }
@@ -415,8 +453,108 @@ fn directions() -> Vec<Operation> {
     all
 }
 
+/// What is done to and through windows.
+fn windows() -> Vec<Operation> {
+    let types = [MemType::SYSTEM, MemType::TT, MemType::VRAM];
+    let look = |stage: &Stage| stage.sight().populate();
+    let mut all = Vec::new();
+    for mode in [RouteMode::Engine, RouteMode::Cpu] {
+        for (from, to) in types.into_iter().flat_map(|a| types.map(|b| (a, b))) {
+            let mut op = operation(
+                &format!("move {from}->{to} {mode:?} under windows"),
+                |stage, from| stage.own_in_sight(from, Content::Image),
+                move |stage| {
+                    stage.validate(&in_type(to))?;
+                    look(stage)
+                },
+            );
+            op.from = from;
+            op.driver = SimDriver::new().routes(mode);
+            all.push(op);
+        }
+    }
+    let swapped = |stage: &mut Stage, _| {
+        stage.own_in_sight(MemType::SYSTEM, Content::Image);
+        let world = &stage.world;
+        world.with(&stage.own[0].bo, |r| r.swap_out()).unwrap();
+    };
+    let evicted = |stage: &mut Stage, _| {
+        stage.own_in_sight(MemType::VRAM, Content::Image);
+        let device = &stage.world.device;
+        device.evict_all(MemType::VRAM, OpContext::new()).unwrap();
+    };
+    let in_system = |stage: &mut Stage, _| stage.own_in_sight(MemType::SYSTEM, Content::Image);
+    let in_vram = |stage: &mut Stage, _| stage.own_in_sight(MemType::VRAM, Content::Image);
+    all.push(operation(
+        "swap out under windows",
+        in_system,
+        move |stage| {
+            let bo = &stage.own[0].bo;
+            stage.exec(|t| {
+                let reserved = t.lock(bo)?;
+                reserved.validate(&system())?;
+                reserved.swap_out()
+            })?;
+            look(stage)
+        },
+    ));
+    all.push(operation(
+        "evict all under windows",
+        in_vram,
+        move |stage| {
+            stage.validate(&vram())?;
+            let device = &stage.world.device;
+            device.evict_all(MemType::VRAM, OpContext::new())?;
+            look(stage)
+        },
+    ));
+    all.push(operation(
+        "switch modes under windows",
+        in_system,
+        move |stage| {
+            for mode in [CacheMode::WriteCombined, CacheMode::Cached] {
+                stage.validate(&in_mode(MemType::SYSTEM, mode))?;
+            }
+            look(stage)
+        },
+    ));
+    all.push(operation(
+        "an access to what is swapped",
+        swapped,
+        |stage| stage.sight().touch(),
+    ));
+    all.push(operation("an access after an eviction", evicted, |stage| {
+        stage.sight().touch()
+    }));
+    all.push(operation("calls through a window", swapped, |stage| {
+        let window = &stage.sight().whole;
+        let mut bytes = [0; 4096];
+        window.read_at(8192, &mut bytes)?;
+        window.write_at(8192, &bytes)
+    }));
+    all.push(operation("open a window", in_system, |stage| {
+        stage.sight().another(&stage.own[0].bo)
+    }));
+    all.push(operation("pin a window", in_system, |stage| {
+        drop(stage.sight().part.pin()?);
+        Ok(())
+    }));
+    all.push(operation("vmap", swapped, |stage| {
+        let bo = &stage.own[0].bo;
+        stage.exec(|t| {
+            let reserved = t.lock(bo)?;
+            let map = reserved.vmap(2..6)?;
+            let mut bytes = [0; 4096];
+            map.read(4096, &mut bytes)?;
+            map.write(4096, &bytes)
+        })
+    }));
+    all
+}
+
 fn operations() -> Vec<Operation> {
     let mut all = directions();
+    all.extend(windows());
     all.push(operation(
         "create",
         |_, _| {},

@@ -64,6 +64,15 @@ const PROTECT: u32 = opcode::read_write::<WriteProtect>(0xAA, 0x06);
 /// Faults of shared memory: missing, minor, write-protected.
 const FEATURES: u64 = 1 << 5 | 1 << 10 | 1 << 12;
 
+/// Makes a call with the structure that it takes.
+fn ask<const CALL: u32, T>(descriptor: &OwnedFd, what: &mut T) -> io::Result<()> {
+    // SAFETY: each caller hands in the structure that the number of its call was made of.
+    let call = unsafe { Updater::<CALL, T>::new(what) };
+    // SAFETY: addresses in it are those of a window of the caller's (rule above).
+    unsafe { ioctl(descriptor, call) }?;
+    Ok(())
+}
+
 /// A window over one of two memory files.
 pub(crate) struct Bare {
     descriptor: OwnedFd,
@@ -93,8 +102,7 @@ impl Bare {
             features: FEATURES,
             ioctls: 0,
         };
-        // SAFETY: the opcode takes this structure.
-        unsafe { ioctl(&descriptor, Updater::<API, Api>::new(&mut api)) }?;
+        ask::<API, _>(&descriptor, &mut api)?;
         let len = bytes + HUGE;
         // SAFETY: without an address the kernel chooses free ones.
         let at = unsafe {
@@ -171,14 +179,7 @@ impl Bare {
             mode,
             ioctls: 0,
         };
-        // SAFETY: the opcode takes this structure; the addresses are the window's.
-        unsafe {
-            ioctl(
-                &self.descriptor,
-                Updater::<REGISTER, Register>::new(&mut register),
-            )
-        }?;
-        Ok(())
+        ask::<REGISTER, _>(&self.descriptor, &mut register)
     }
 
     /// Lets the kernel ask before writes.
@@ -193,14 +194,7 @@ impl Bare {
             len: self.bytes as u64,
             mode: 1,
         };
-        // SAFETY: the opcode takes this structure; the addresses are the window's.
-        unsafe {
-            ioctl(
-                &self.descriptor,
-                Updater::<PROTECT, WriteProtect>::new(&mut protect),
-            )
-        }?;
-        Ok(())
+        ask::<PROTECT, _>(&self.descriptor, &mut protect)
     }
 
     /// Every access waits.
@@ -232,9 +226,7 @@ impl Bare {
             start: self.base() as u64,
             len: self.bytes as u64,
         };
-        // SAFETY: the opcode takes this structure.
-        unsafe { ioctl(&self.descriptor, Updater::<WAKE, Wake>::new(&mut wake)) }?;
-        Ok(())
+        ask::<WAKE, _>(&self.descriptor, &mut wake)
     }
 
     /// The next access that is served is the last.

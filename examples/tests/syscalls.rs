@@ -49,7 +49,8 @@ type Fault<'a> = (&'a str, &'a str, &'a str);
 fn survives(calls: &[Fault<'_>], expected: i32) {
     let files = Files::new();
     let program = env!("CARGO_BIN_EXE_simulate");
-    let args = "demo --seconds 2 --vram 16M --clients 2";
+    // What fails is to be an error and not a signal.
+    let args = "demo --seconds 2 --vram 16M --clients 2 --system-limit 18M --windows populate";
     run(&files, calls, program, args, expected);
     if expected == 0 {
         let json: Value = serde_json::from_slice(&fs::read(&files.json).unwrap()).unwrap();

@@ -32,6 +32,7 @@
 mod access;
 mod cells;
 mod fault;
+mod layout;
 mod registry;
 mod space;
 mod vmap;
@@ -58,8 +59,9 @@ use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::sync::{Arc, Weak};
 
+use layout::LEAST_MAPPINGS;
 use registry::Registry;
-use window::{LEAST_MAPPINGS, WindowCore};
+use window::WindowCore;
 
 /// Addresses of windows begin where huge pages can be mapped as such, from this size on.
 const HUGE: usize = 2 << 20;
@@ -103,7 +105,8 @@ impl MapInfo {
 ///
 /// Somebody has to serve accesses that wait: hand [`Windows::handler`] and the address space's
 /// [`FaultSource`] to threads, as `backends::host::FaultThreads` does. A [`Window`] keeps the
-/// device, not the threads: end those last.
+/// device, not the threads: end those after the windows, and before
+/// [`Device::close`], for they may look at an object a moment longer than whoever touched it waits.
 pub struct Windows<D: Driver> {
     registry: Arc<Registry>,
     device: Device<D>,

@@ -511,6 +511,13 @@ mod tests {
             (At::BACKUP_FLIP, "backup.flip"),
             (At::CACHE_SKIP_CLEAN, "cache.skip-clean"),
             (At::CACHE_SKIP_INVALIDATE, "cache.skip-invalidate"),
+            (At::SPACE_RESERVE, "space.reserve"),
+            (At::SPACE_PREPARE, "space.prepare"),
+            (At::SPACE_SWITCH, "space.switch"),
+            (At::SPACE_TORN_SWITCH, "space.torn-switch"),
+            (At::SPACE_REVOKE, "space.revoke"),
+            (At::SPACE_POISON, "space.poison"),
+            (At::SPACE_TRACK, "space.track"),
         ];
         assert_eq!(numbers.len(), OWN.len());
         for (at, site) in numbers {

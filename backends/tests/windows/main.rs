@@ -334,6 +334,7 @@ fn errno(result: std::io::Result<usize>) -> Option<Errno> {
 #[test]
 fn a_poisoned_access_is_sigbus() {
     const NAME: &str = "a_poisoned_access_is_sigbus";
+    let _nothing = NothingLeft::expected();
     for (n, way) in ways().into_iter().enumerate() {
         let limits = format!("export TTM_WAY={n}; ulimit -c 0");
         if !in_poisoned_child(NAME, &limits) {
@@ -391,6 +392,7 @@ fn in_poisoned_child(test: &str, script: &str) -> bool {
 /// F-37: a forked child has none of a window's mappings, also after a switch.
 #[test]
 fn a_forked_child_inherits_no_window() {
+    let _nothing = NothingLeft::expected();
     if !in_child("a_forked_child_inherits_no_window", ":") {
         return;
     }
@@ -629,6 +631,7 @@ fn a_thousand_windows_come_and_go() {
 /// The laws by strategy, for people: what each can, as the space says it.
 #[test]
 fn the_table_of_strategies() {
+    let _nothing = NothingLeft::expected();
     println!("{:<24} loads wait  calls wait  writes noted", "strategy");
     for strategy in Strategy::ALL {
         match HostSpace::with(strategy) {

@@ -119,6 +119,10 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_enum, default_value_t = ClockKind::Virtual)]
     pub(crate) clock: ClockKind,
 
+    /// How clients use their windows
+    #[arg(long, value_enum, default_value_t = Windows::Auto)]
+    pub(crate) windows: Windows,
+
     /// Put a CPU cache in front of system memory that the card does not see: without the manager's
     /// cleaning and invalidating, words would be wrong
     #[arg(long)]
@@ -243,6 +247,20 @@ impl Outputs {
         }
         cli::table::to_stdout(text.as_bytes())
     }
+}
+
+/// How clients use their windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Windows {
+    /// Touch them where accesses can wait and nothing is made to fail; else the surest way that the
+    /// clock allows
+    Auto,
+    /// Touch them, wherever the content is; what cannot be had ends the run
+    Touch,
+    /// Bring the content in by call, then touch them; on the virtual clock only
+    Populate,
+    /// Read and write by call
+    Calls,
 }
 
 /// Which clock the device runs on.

@@ -55,6 +55,12 @@ pub(crate) fn finish(outcome: Result<(), Failure>) -> ExitCode {
     }
 }
 
+/// Ends the program at once, from any thread, where going on would end in a signal.
+pub(crate) fn at_once(failure: &Failure) -> ! {
+    eprintln!("simulate: {failure}");
+    std::process::exit(failure.status().into());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -88,7 +88,7 @@ impl Run<'_> {
         let before = Census::now()?;
         let space = self.row.space().map_err(anyhow::Error::msg)?;
         let bytes = self.sizes.iter().map(|size| size * how_many(*size)).sum();
-        let rig = Rig::new(
+        let mut rig = Rig::new(
             &Arc::new(space),
             self.routes,
             self.row.is_watchable(),

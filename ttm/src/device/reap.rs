@@ -1,6 +1,8 @@
 //! Taking down what nobody uses any more, and giving back what waited for a fence.
 
 use crate::fence::Fence;
+use crate::reservation::Lockable;
+use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 
 use super::DeviceCore;
@@ -34,14 +36,19 @@ impl DeviceCore {
     fn release_some(&self, most: usize) -> bool {
         let mut any = false;
         // Those that are locked go to the end; look at each once.
-        for _ in 0..self.released.len().min(most) {
-            let Some(bo) = self.released.pop() else {
-                break;
-            };
+        let mut left = self.released.len().min(most);
+        while left > 0
+            && let Some(bo) = self.released.pop()
+        {
+            left -= 1;
             if bo.take_down() {
                 any = true;
-            } else {
-                self.released.push(bo);
+                continue;
+            }
+            self.released.push(Arc::clone(&bo));
+            // Whoever unlocks it looks here, but may have done so while it was not here.
+            if !bo.reservation().is_locked() {
+                left += 1;
             }
         }
         any

@@ -43,7 +43,11 @@ impl FaultHandler for Registry {
             false => self.serve_here(&window, page, fault),
         });
         // Last: whoever waited finds nothing of this under way any more.
-        window.wake(page);
+        let run = window.run_at(page);
+        drop(window);
+        // If it was released meanwhile, it was locked and left to us.
+        self.device.release_batch();
+        self.space.wake(run);
     }
 }
 

@@ -77,9 +77,7 @@ impl<D: Driver> VMap<'_, '_, D> {
 
     /// The pieces in order, each with the bytes before it.
     pub fn pieces(&self) -> impl Iterator<Item = (u64, &Mapped)> {
-        self.pieces
-            .iter()
-            .map(|piece| (piece.offset, &*piece.look))
+        self.pieces.iter().map(|piece| (piece.offset, &*piece.look))
     }
 
     /// Reads bytes from `offset` on.

@@ -17,10 +17,10 @@ use placement::PAGE_SIZE;
 use crate::bo::{BoCore, Shown, ShownPart, View};
 use crate::error::{Error, Result};
 use crate::fault::Site;
-use crate::pages::FileRange;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Mutex, MutexGuard};
 
+use super::layout::{LEAST_MAPPINGS, Layout};
 use super::registry::Registry;
 use super::space::{Access, Addresses, Aside, Piece, Revoke};
 
@@ -34,9 +34,6 @@ const CREDIT: u32 = 256;
 /// The most that credit grows to by being used again and again.
 const MOST_CREDIT: u32 = 4096;
 
-/// Mappings that every window may have: what it shows, and what waits on either side.
-pub(super) const LEAST_MAPPINGS: usize = 3;
-
 pub(super) struct WindowCore {
     registry: Arc<Registry>,
     pub(super) bo: Arc<BoCore>,
@@ -47,15 +44,8 @@ pub(super) struct WindowCore {
     inner: Mutex<Inner>,
 }
 
-/// # Invariants
-/// `shown`, `stale` and `dead` are disjoint and inside the window, `shown` and `stale` in order.
 struct Inner {
-    /// What accesses see.
-    shown: Vec<ShownPart>,
-    /// Mappings that were zapped.
-    stale: Vec<ShownPart>,
-    /// Pages whose accesses end in a signal.
-    dead: Vec<Range<u64>>,
+    layout: Layout,
     /// The place that the content will have soon, mapped aside.
     aside: Option<(Vec<ShownPart>, Aside)>,
     /// Writes are noted since the last revocation.
@@ -85,9 +75,7 @@ impl WindowCore {
             access,
             at,
             inner: Mutex::new(Inner {
-                shown: Vec::new(),
-                stale: Vec::new(),
-                dead: Vec::new(),
+                layout: Layout::default(),
                 aside: None,
                 tracking: false,
                 credit: 0,
@@ -121,13 +109,12 @@ impl WindowCore {
     /// Whether an access to `page` goes on, or ends, without anything being done for it.
     pub(super) fn is_settled(&self, page: u64) -> bool {
         let inner = self.inner.lock();
-        inner.is_shown(page) || inner.is_dead(page) || inner.closed
+        inner.layout.is_shown(page) || inner.layout.is_dead(page) || inner.closed
     }
 
-    /// Has those try again who wait for something of the run around `page`.
-    pub(super) fn wake(&self, page: u64) {
-        let run = self.addresses(&self.run_of(page));
-        self.registry.space.wake(run);
+    /// Where those wait who wait for something of the run around `page`.
+    pub(super) fn run_at(&self, page: u64) -> Addresses {
+        self.addresses(&self.run_of(page))
     }
 
     /// Shows the run around `page`, which somebody touched, out of `shown`. Answers its pages, none
@@ -137,10 +124,10 @@ impl WindowCore {
     /// [`Error::Unsupported`] if it cannot be mapped, and what the address space says; accesses wait.
     pub(super) fn show_run(&self, page: u64, shown: &Shown) -> Result<u64> {
         let mut inner = self.inner.lock();
-        if inner.closed || inner.is_shown(page) || inner.is_dead(page) {
+        if inner.closed || inner.layout.is_shown(page) || inner.layout.is_dead(page) {
             return Ok(0);
         }
-        let gap = inner.gap_around(page, self.run_of(page));
+        let gap = inner.layout.gap_around(page, self.run_of(page));
         let part = shown
             .within(gap)
             .find(|p| p.first <= page && page < p.end());
@@ -163,7 +150,7 @@ impl WindowCore {
     pub(super) fn show_all(&self, shown: &Shown) -> Result<()> {
         let mut inner = self.inner.lock();
         let parts: Vec<_> = shown.within(self.pages.clone()).collect();
-        if inner.closed || inner.shown == parts {
+        if inner.closed || inner.layout.shown == parts {
             return Ok(());
         }
         inner.credit = inner.credit.max(inner.grant);
@@ -206,12 +193,12 @@ impl WindowCore {
     ) -> Result<()> {
         if let Err(error) = self.registry.space.switch(aside) {
             // Nobody knows what is there (I-26).
-            inner.forget_all();
+            inner.layout.forget_all();
             let covered = self.registry.space.revoke(self.at, Revoke::Cover);
             return Err(covered.err().unwrap_or(error));
         }
         for part in parts {
-            inner.enter(part);
+            inner.layout.enter(part);
         }
         // Relaxed: a count for people.
         self.registry.counters.shown.fetch_add(1, Ordering::Relaxed);
@@ -236,27 +223,27 @@ impl WindowCore {
     /// Pays for the mappings that the window will have with `parts`. Without enough, all that it
     /// shows goes first.
     fn charge(&self, inner: &mut MutexGuard<'_, Inner>, parts: &[ShownPart]) -> Result<()> {
-        let needed = inner.mappings_with(parts, &self.pages);
+        let needed = inner.layout.mappings_with(parts, &self.pages);
         if self.registry.recharge(&mut inner.mappings, needed).is_ok() {
             return Ok(());
         }
         self.registry.space.revoke(self.at, Revoke::Cover)?;
-        inner.forget_all();
-        let needed = inner.mappings_with(parts, &self.pages);
+        inner.layout.forget_all();
+        let needed = inner.layout.mappings_with(parts, &self.pages);
         self.registry.recharge(&mut inner.mappings, needed)
     }
 
     /// Ends accesses to the run around `page` in a signal.
     pub(super) fn poison(&self, page: u64) {
         let mut inner = self.inner.lock();
-        if inner.closed || inner.is_shown(page) || inner.is_dead(page) {
+        if inner.closed || inner.layout.is_shown(page) || inner.layout.is_dead(page) {
             return;
         }
-        let gap = inner.gap_around(page, self.run_of(page));
+        let gap = inner.layout.gap_around(page, self.run_of(page));
         // If that is refused, they try again, and so do we.
         if self.registry.space.poison(self.addresses(&gap)).is_ok() {
-            inner.cut_stale(&gap);
-            inner.dead.push(gap);
+            inner.layout.cut_stale(&gap);
+            inner.layout.dead.push(gap);
         }
     }
 
@@ -267,9 +254,9 @@ impl WindowCore {
     }
 
     fn cover_dead(&self, inner: &mut MutexGuard<'_, Inner>) -> Result<()> {
-        if !inner.dead.is_empty() {
+        if !inner.layout.dead.is_empty() {
             self.registry.space.revoke(self.at, Revoke::Cover)?;
-            inner.forget_all();
+            inner.layout.forget_all();
         }
         Ok(())
     }
@@ -281,7 +268,7 @@ impl WindowCore {
             return;
         }
         inner.closed = true;
-        inner.forget_all();
+        inner.layout.forget_all();
         inner.aside = None;
         // First: the addresses may be another window's as soon as they are given back.
         self.registry.remove(self.at.base);
@@ -296,7 +283,13 @@ impl WindowCore {
 
     /// How many of its pages are shown.
     pub(super) fn shown_pages(&self) -> u64 {
-        self.inner.lock().shown.iter().map(|part| part.pages).sum()
+        self.inner
+            .lock()
+            .layout
+            .shown
+            .iter()
+            .map(|part| part.pages)
+            .sum()
     }
 }
 
@@ -316,10 +309,10 @@ impl View for WindowCore {
 
     fn track(&self) -> bool {
         let mut inner = self.inner.lock();
-        if inner.shown.is_empty() || self.access == Access::Read {
+        if inner.layout.shown.is_empty() || self.access == Access::Read {
             return true;
         }
-        let watchable = inner.dead.is_empty() && inner.is_watchable();
+        let watchable = inner.layout.dead.is_empty() && inner.layout.is_watchable();
         let tracking = self.registry.space.tracking().filter(|_| watchable);
         inner.tracking = tracking.is_some_and(|tracking| tracking.track(self.at).is_ok());
         inner.tracking
@@ -327,17 +320,20 @@ impl View for WindowCore {
 
     fn revoke(&self) -> Result<bool> {
         let mut inner = self.inner.lock();
-        if inner.shown.is_empty() && inner.dead.is_empty() {
+        if inner.layout.shown.is_empty() && inner.layout.dead.is_empty() {
             return Ok(false);
         }
-        if inner.dead.is_empty() && inner.is_watchable() && self.registry.abilities.loads_wait {
+        if inner.layout.dead.is_empty()
+            && inner.layout.is_watchable()
+            && self.registry.abilities.loads_wait
+        {
             self.registry.space.revoke(self.at, Revoke::Zap)?;
-            let shown = core::mem::take(&mut inner.shown);
-            inner.stale.extend(shown);
-            inner.stale.sort_by_key(|part| part.first);
+            let shown = core::mem::take(&mut inner.layout.shown);
+            inner.layout.stale.extend(shown);
+            inner.layout.stale.sort_by_key(|part| part.first);
         } else {
             self.registry.space.revoke(self.at, Revoke::Cover)?;
-            inner.forget_all();
+            inner.layout.forget_all();
         }
         // Relaxed: a count for people.
         self.registry
@@ -365,11 +361,11 @@ impl View for WindowCore {
         let mut inner = self.inner.lock();
         let aside = inner.aside.take();
         let tracked = core::mem::take(&mut inner.tracking);
-        if inner.closed || !inner.dead.is_empty() {
+        if inner.closed || !inner.layout.dead.is_empty() {
             return;
         }
         let parts: Vec<_> = shown.within(self.pages.clone()).collect();
-        if parts.is_empty() || inner.shown == parts && !tracked {
+        if parts.is_empty() || inner.layout.shown == parts && !tracked {
             return;
         }
         if !self.registry.follows_at_once(inner.credit) {
@@ -393,7 +389,7 @@ impl View for WindowCore {
     fn check(&self, shown: &Shown) -> core::result::Result<(), String> {
         let inner = self.inner.lock();
         let object = self.bo.id;
-        for part in &inner.shown {
+        for part in &inner.layout.shown {
             let there: Vec<_> = shown.within(part.first..part.end()).collect();
             let pages: u64 = there.iter().map(|p| p.pages).sum();
             let same = there.iter().all(|p| {
@@ -406,7 +402,7 @@ impl View for WindowCore {
                 ));
             }
         }
-        let needed = inner.mappings_with(&[], &self.pages);
+        let needed = inner.layout.mappings_with(&[], &self.pages);
         if needed > inner.mappings {
             return Err(format!(
                 "I-25: a window of object {object} has {needed} mappings and pays for {}",
@@ -422,185 +418,5 @@ impl WindowCore {
     fn is_filled(&self) -> bool {
         let pages = self.pages.end - self.pages.start;
         !self.registry.abilities.loads_wait || pages <= self.registry.config.filled_most.get()
-    }
-}
-
-impl Inner {
-    fn is_shown(&self, page: u64) -> bool {
-        let holds = |part: &ShownPart| part.first <= page && page < part.end();
-        self.shown.iter().any(holds)
-    }
-
-    fn is_dead(&self, page: u64) -> bool {
-        self.dead.iter().any(|range| range.contains(&page))
-    }
-
-    fn is_watchable(&self) -> bool {
-        let watchable = |file: &FileRange| file.watchable;
-        self.shown.iter().all(|part| watchable(&part.file))
-    }
-
-    /// The pages around `page`, inside `run`, that are neither shown nor dead.
-    fn gap_around(&self, page: u64, run: Range<u64>) -> Range<u64> {
-        let taken = self.shown.iter().map(|part| part.first..part.end());
-        let mut gap = run;
-        for range in taken.chain(self.dead.iter().cloned()) {
-            if range.end <= page {
-                gap.start = gap.start.max(range.end);
-            } else {
-                gap.end = gap.end.min(range.start);
-            }
-        }
-        gap
-    }
-
-    /// Notes that `part` is mapped.
-    fn enter(&mut self, part: ShownPart) {
-        let range = part.first..part.end();
-        self.cut_stale(&range);
-        cut(&mut self.shown, &range);
-        let at = self.shown.partition_point(|other| other.first < part.first);
-        self.shown.insert(at, part);
-        let mut joined = Shown::default();
-        self.shown.drain(..).for_each(|part| joined.push(part));
-        self.shown.extend(joined.parts);
-    }
-
-    fn cut_stale(&mut self, range: &Range<u64>) {
-        cut(&mut self.stale, range);
-    }
-
-    /// Nothing is mapped.
-    fn forget_all(&mut self) {
-        self.shown.clear();
-        self.stale.clear();
-        self.dead.clear();
-    }
-
-    /// Mappings of a window over `pages` once `parts` are mapped too.
-    fn mappings_with(&self, parts: &[ShownPart], pages: &Range<u64>) -> usize {
-        let mut ranges: Vec<(u64, u64)> = parts.iter().map(|p| (p.first, p.end())).collect();
-        for part in self.shown.iter().chain(&self.stale) {
-            let mut rest = vec![part.clone()];
-            for new in parts {
-                cut(&mut rest, &(new.first..new.end()));
-            }
-            ranges.extend(rest.iter().map(|p| (p.first, p.end())));
-        }
-        ranges.extend(self.dead.iter().map(|range| (range.start, range.end)));
-        ranges.sort_unstable();
-        let mut count = 0;
-        let mut at = pages.start;
-        for (start, end) in ranges {
-            count += 1 + usize::from(start > at);
-            at = end;
-        }
-        count += usize::from(at < pages.end);
-        count.max(LEAST_MAPPINGS)
-    }
-}
-
-/// Takes `range` out of `parts`.
-fn cut(parts: &mut Vec<ShownPart>, range: &Range<u64>) {
-    if !parts.iter().any(|p| p.within(range).is_some()) {
-        return;
-    }
-    let before = core::mem::take(parts);
-    for part in before {
-        parts.extend(part.within(&(0..range.start)));
-        parts.extend(part.within(&(range.end..u64::MAX)));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs::File;
-
-    use super::*;
-
-    fn file() -> Arc<File> {
-        Arc::new(File::open("/dev/null").expect("every system has one"))
-    }
-
-    fn part(file: &Arc<File>, first: u64, pages: u64, at: u64) -> ShownPart {
-        ShownPart {
-            first,
-            pages,
-            file: FileRange::new(Arc::clone(file), at * PAGE_SIZE),
-        }
-    }
-
-    fn nothing() -> Inner {
-        Inner {
-            shown: Vec::new(),
-            stale: Vec::new(),
-            dead: Vec::new(),
-            aside: None,
-            tracking: false,
-            credit: 0,
-            grant: CREDIT,
-            mappings: LEAST_MAPPINGS,
-            closed: false,
-        }
-    }
-
-    #[test]
-    fn neighbours_in_the_window_and_in_the_file_are_one_mapping() {
-        let file = file();
-        let mut inner = nothing();
-        inner.enter(part(&file, 8, 4, 108));
-        inner.enter(part(&file, 0, 4, 100));
-        assert_eq!(inner.shown.len(), 2);
-        inner.enter(part(&file, 4, 4, 104));
-        assert_eq!(inner.shown, [part(&file, 0, 12, 100)]);
-        // Something else in the middle cuts it.
-        inner.enter(part(&file, 5, 2, 7));
-        let firsts: Vec<_> = inner.shown.iter().map(|p| (p.first, p.pages)).collect();
-        assert_eq!(firsts, [(0, 5), (5, 2), (7, 5)]);
-        assert!(inner.is_shown(6) && !inner.is_shown(12));
-    }
-
-    #[test]
-    fn a_gap_ends_at_what_is_shown_or_dead() {
-        let file = file();
-        let mut inner = nothing();
-        inner.enter(part(&file, 2, 2, 0));
-        inner.dead.push(9..10);
-        assert_eq!(inner.gap_around(6, 0..16), 4..9);
-        assert_eq!(inner.gap_around(0, 0..16), 0..2);
-        assert_eq!(inner.gap_around(12, 0..16), 10..16);
-    }
-
-    /// Against a table with an entry for each page.
-    #[test]
-    fn mappings_are_counted_as_the_kernel_would() {
-        let file = file();
-        for (shown, stale, new) in [
-            (vec![], vec![], vec![]),
-            (vec![(0, 16)], vec![], vec![]),
-            (vec![(4, 4)], vec![(10, 2)], vec![(8, 1)]),
-            (vec![(0, 2), (6, 2)], vec![(2, 4)], vec![(1, 6)]),
-            (vec![], vec![(0, 16)], vec![(3, 1), (9, 1), (12, 4)]),
-        ] {
-            let mut inner = nothing();
-            let of = |n: &(u64, u64), kind: u64| part(&file, n.0, n.1, kind * 1000 + n.0 * 3);
-            inner.shown = shown.iter().map(|n| of(n, 1)).collect();
-            inner.stale = stale.iter().map(|n| of(n, 2)).collect();
-            let parts: Vec<_> = new.iter().map(|n| of(n, 3)).collect();
-            let mut table = [0; 16];
-            for (kind, ranges) in [(1, &stale), (2, &shown), (3, &new)] {
-                for (n, (first, pages)) in ranges.iter().enumerate() {
-                    let number = kind * 100 + n as u64;
-                    table[*first as usize..(first + pages) as usize].fill(number);
-                }
-            }
-            let expected = 1 + table.windows(2).filter(|pair| pair[0] != pair[1]).count();
-            let counted = inner.mappings_with(&parts, &(0..16));
-            assert_eq!(
-                counted,
-                expected.max(LEAST_MAPPINGS),
-                "{shown:?} {stale:?} {new:?}"
-            );
-        }
     }
 }

@@ -36,6 +36,13 @@ impl FileRange {
         }
     }
 
+    /// Some file.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        let file = File::open("/dev/null").expect("every system has one");
+        Self::new(Arc::new(file), 0)
+    }
+
     /// The memory that begins `bytes` later.
     #[must_use]
     pub fn later(&self, bytes: u64) -> Self {

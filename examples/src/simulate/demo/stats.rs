@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::anyhow;
 use ttm::sync::{Arc, Mutex};
 use ttm::trace::{Event, How, Reason, Record, Sink};
 
+use crate::exit::{self, Failure};
 use crate::report::observer::Observer;
 
 /// The device's sink: counts, and hands on to the observer if there is one.
@@ -68,6 +70,11 @@ impl Sink for Stats {
             Event::Released { object } => {
                 counts.owners.remove(&object);
             }
+            // The client that waits there would end in a signal.
+            Event::Poisoned { .. } => exit::at_once(&Failure::Refused(anyhow!(
+                "{}; with --windows calls that is an error",
+                record.event
+            ))),
             Event::Moved {
                 object,
                 bytes,

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use backends::host::{FaultThreads, HostSpace, read_into_window, write_from_window};
 use backends::sim::{FailingSpace, Inject, SimClock, SimDriver};
 use serde::Serialize;
@@ -18,7 +18,7 @@ use ttm::error::Error;
 use ttm::map::{MapInfo, Window, WindowCounts, Windows};
 use ttm::sync::Arc;
 
-use crate::args::{DemoArgs, Outputs};
+use crate::args::{DemoArgs, Outputs, Windows as HowToUse};
 use cli::table::Table;
 
 /// A system call copies so much at most.
@@ -63,13 +63,23 @@ impl Reach {
         let failing = FailingSpace::new(Arc::clone(&space) as _, Arc::clone(inject));
         let windows = Windows::new(device, Arc::new(failing));
         let abilities = windows.abilities();
-        let fails = args.may_fail();
-        let way = match time {
-            _ if !abilities.loads_wait => Way::Calls,
-            _ if !fails => Way::Touch,
+        let turns = matches!(time, SimClock::Virtual(_));
+        let way = match args.windows {
+            HowToUse::Auto if !abilities.loads_wait => Way::Calls,
+            HowToUse::Auto if !args.may_fail() => Way::Touch,
             // Others take turns: nobody moves what was just brought in.
-            SimClock::Virtual(_) => Way::Populated,
-            SimClock::Wall => Way::Calls,
+            HowToUse::Auto if turns => Way::Populated,
+            HowToUse::Auto | HowToUse::Calls => Way::Calls,
+            HowToUse::Touch | HowToUse::Populate if !abilities.loads_wait => bail!(
+                "--windows: accesses cannot wait here ({}); use --windows calls",
+                space.describe()
+            ),
+            HowToUse::Touch => Way::Touch,
+            HowToUse::Populate if turns => Way::Populated,
+            HowToUse::Populate => bail!(
+                "--windows populate: on the wall clock others move what was brought in; use \
+                 --windows calls"
+            ),
         };
         let calls = way == Way::Touch && abilities.calls_wait;
         Ok(Self {

@@ -9,6 +9,7 @@
 //! moves      a row for each pair of places; an event for each move
 //! engines    a row for each copy engine; a span for each copy, from its submission to its fence
 //! clients    a row for each client; a span for each wait
+//! windows    a row for each thread that serves them; a span for each access that waited
 //! ```
 
 use std::cell::Cell;
@@ -32,6 +33,7 @@ const MEMORY: u32 = 1;
 const MOVES: u32 = 2;
 const ENGINES: u32 = 3;
 const CLIENTS: u32 = 4;
+const WINDOWS: u32 = 5;
 
 /// The row of what the main thread waits for.
 const MAIN: u32 = 0;
@@ -49,6 +51,8 @@ const GIB: f64 = (1u64 << 30) as f64;
 
 thread_local! {
     static CLIENT: Cell<u32> = const { Cell::new(MAIN) };
+    /// The row of a thread that serves accesses, 0 if it has none yet.
+    static SERVER: Cell<u32> = const { Cell::new(0) };
 }
 
 /// Receives every event of one run.
@@ -64,6 +68,8 @@ struct Inner {
     error: Option<anyhow::Error>,
     /// Rows that have their names.
     named: BTreeSet<(u32, u32)>,
+    /// Threads that have served accesses.
+    servers: u32,
     /// For each object, by number.
     objects: Vec<Whereabouts>,
     /// Bytes in each memory type, and in the backup.
@@ -102,6 +108,7 @@ impl Observer {
                 (MOVES, "moves"),
                 (ENGINES, "engines"),
                 (CLIENTS, "clients"),
+                (WINDOWS, "windows"),
             ] {
                 trace.process(process, name)?;
             }
@@ -192,6 +199,7 @@ impl Sink for Observer {
             Event::SwappedOut { object, bytes, .. } => inner.swap(object, i128::from(bytes)),
             Event::SwappedIn { object, bytes, .. } => inner.swap(object, -i128::from(bytes)),
             Event::Waited { what, since, .. } => return inner.waited(at, what, since),
+            Event::Faulted { since, .. } => return inner.faulted(at, &record.event, since),
             Event::Created { .. } | Event::PassedOver { .. } => return,
             event => return inner.other(at, &event),
         }
@@ -280,6 +288,26 @@ impl Inner {
         });
         let span = Span {
             name: what,
+            category: Category::Wait,
+            start_ns: since.nanos(),
+            duration_ns: at.saturating_sub(since.nanos()),
+        };
+        self.write(|trace| trace.complete(lane, span, &super::perfetto::NoArgs {}));
+    }
+
+    /// From the moment that the access was heard of until its page was there.
+    fn faulted(&mut self, at: u64, event: &Event, since: Time) {
+        if SERVER.get() == 0 {
+            self.servers += 1;
+            SERVER.set(self.servers);
+        }
+        let lane = Lane {
+            pid: WINDOWS,
+            tid: SERVER.get(),
+        };
+        self.name(lane, || format!("server {}", lane.tid));
+        let span = Span {
+            name: &event.to_string(),
             category: Category::Wait,
             start_ns: since.nanos(),
             duration_ns: at.saturating_sub(since.nanos()),
