@@ -62,8 +62,10 @@ fn main() -> ExitCode {
         for others in [1_000, 10_000] {
             fault(bench, 4 << 10, others)?;
         }
-        for bytes in [64 << 10, 2 << 20, 64 << 20] {
-            whole_move(bench, bytes)?;
+        for bytes in [64 << 10, 2 << 20, 64 << 20, 256 << 20] {
+            for share in [1, 64] {
+                whole_move(bench, bytes, share)?;
+            }
         }
         Ok(())
     })
@@ -248,15 +250,19 @@ fn fault(bench: &mut Bench, bytes: usize, others: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A move with its copy.
-fn whole_move(bench: &mut Bench, bytes: usize) -> anyhow::Result<()> {
-    let name = format!("{}, a whole move", name("w", bytes, 0));
+/// A move with its copy, under a writer of one page in `share`.
+fn whole_move(bench: &mut Bench, bytes: usize, share: usize) -> anyhow::Result<()> {
+    let mut name = format!("{}, a whole move", name("w", bytes, 0));
+    if share > 1 {
+        name += &format!(", 1/{share} written");
+    }
+    let written = (bytes / share).max(4096);
     if !bench.args.wants(&name) {
         return Ok(());
     }
     let mut rig = Rig::new(bytes, 0, RouteMode::Cpu, Follow::Auto)?;
     let writer = Writer::start();
-    writer.aim(rig.base(), bytes);
+    writer.aim(rig.base(), written);
     let (mut gaps, mut moves) = (Vec::new(), Vec::new());
     for _ in 0..bench.args.ops_at_most(MOVES.min((4 << 30) / bytes)) {
         let gap = writer.longest_gap(|| {

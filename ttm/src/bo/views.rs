@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use crate::error::Result;
 use crate::pages::FileRange;
+use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::{Arc, Weak};
 
 /// Where the parts of an object lie that the CPU can map now, in the object's order.
@@ -96,19 +97,79 @@ pub(crate) trait View: Send + Sync {
 
 /// The views of one object.
 #[derive(Default)]
-pub(crate) struct Views(Vec<Weak<dyn View>>);
+pub(crate) struct Views {
+    views: Vec<Weak<dyn View>>,
+    precopy: Precopy,
+}
 
 impl Views {
     pub(crate) fn add(&mut self, view: Weak<dyn View>) {
-        self.0.retain(|view| view.strong_count() > 0);
-        self.0.push(view);
+        self.views.retain(|view| view.strong_count() > 0);
+        self.views.push(view);
     }
 
     /// Those that are alive.
     pub(crate) fn live(&self) -> LiveViews {
-        self.0.iter().filter_map(Weak::upgrade).collect()
+        self.views.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    pub(crate) fn precopy(&self) -> &Precopy {
+        &self.precopy
     }
 }
 
 /// Views that stay alive for the time of a move.
 pub(crate) type LiveViews = SmallVec<[Arc<dyn View>; 2]>;
+
+/// Whether copying while writers go on pays, as the object's last moves have it. Used under its
+/// reservation.
+#[derive(Default)]
+pub(crate) struct Precopy {
+    /// Moves to do without it.
+    left: AtomicU32,
+    /// How many it was the last time.
+    skipped: AtomicU32,
+}
+
+impl Precopy {
+    /// After so many moves without it is tried again.
+    const MOST: u32 = 63;
+
+    /// Whether the next move tries it.
+    pub(crate) fn is_due(&self) -> bool {
+        let left = self.left.load(Ordering::Relaxed);
+        self.left.store(left.saturating_sub(1), Ordering::Relaxed);
+        left == 0
+    }
+
+    /// Of `pages` pages, `again` had to be copied again.
+    pub(crate) fn learn(&self, again: u64, pages: u64) {
+        let skip = match again * 4 > pages {
+            true => (self.skipped.load(Ordering::Relaxed) * 2 + 1).min(Self::MOST),
+            false => 0,
+        };
+        self.skipped.store(skip, Ordering::Relaxed);
+        self.left.store(skip, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, not(any(shuttle, loom))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_pay_is_tried_less_and_less() {
+        let precopy = Precopy::default();
+        let mut tried = Vec::new();
+        for n in 0..200 {
+            if precopy.is_due() {
+                tried.push(n);
+                precopy.learn(90, 100);
+            }
+        }
+        assert_eq!(tried, [0, 2, 6, 14, 30, 62, 126, 190]);
+        while !precopy.is_due() {}
+        precopy.learn(1, 100);
+        assert!(precopy.is_due());
+    }
+}

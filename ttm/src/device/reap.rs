@@ -1,7 +1,6 @@
 //! Taking down what nobody uses any more, and giving back what waited for a fence.
 
 use crate::fence::Fence;
-use crate::reservation::Lockable;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 

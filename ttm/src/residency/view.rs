@@ -28,9 +28,13 @@ use crate::tt::Fill;
 
 use super::migrate::device_side;
 
-/// From this size on a copy by the CPU begins while writers go on: what they write meanwhile is
-/// less to copy again than they would wait for (bench `windows`).
+/// From this size on a copy by the CPU begins while writers go on, unless they are known to write
+/// so much meanwhile that copying that again keeps them waiting no less (bench `windows`).
 const PRECOPY_FROM: PageCount = PageCount::new(512).expect("2 MiB");
+
+/// So few pages between two that were written are copied again with them: mapping twice would take
+/// longer.
+const COPIED_ALONG: u64 = 16;
 
 impl BoCore {
     /// Where the CPU finds the content, of system pages those that there are.
@@ -175,14 +179,17 @@ impl BoCore {
         src: &Side,
         dst: &Side,
     ) -> Result<()> {
-        let tracked = self.pages >= PRECOPY_FROM
-            && matches!(src, Side::Frames(_) | Side::Device { .. })
-            && !views.is_empty()
-            && views.iter().all(|view| view.track());
-        if !tracked {
+        let precopy = state.views.as_ref().map(|views| views.precopy());
+        let precopy = precopy.filter(|precopy| {
+            self.pages >= PRECOPY_FROM
+                && matches!(src, Side::Frames(_) | Side::Device { .. })
+                && precopy.is_due()
+                && views.iter().all(|view| view.track())
+        });
+        let Some(precopy) = precopy else {
             self.revoke(views, state)?;
             return copy();
-        }
+        };
         copy()?;
         self.revoke(views, state)?;
         #[cfg(feature = "plant")]
@@ -197,14 +204,13 @@ impl BoCore {
                 break;
             }
         }
-        again.sort_by_key(|range| range.start);
-        let mut copied = 0;
+        let again = joined(again);
+        precopy.learn(
+            again.iter().map(|r| r.end - r.start).sum(),
+            self.pages.get(),
+        );
         for range in again {
-            let first = range.start.max(copied);
-            if first < range.end {
-                self.device.copy_pages_by_cpu(src, dst, first..range.end)?;
-                copied = range.end;
-            }
+            self.device.copy_pages_by_cpu(src, dst, range)?;
         }
         Ok(())
     }
@@ -287,5 +293,34 @@ impl BoCore {
             placement = placement.with(Place::new(MemType::TT));
         }
         placement.with(Place::new(MemType::SYSTEM))
+    }
+}
+
+/// The ranges in order, those that overlap or nearly adjoin as one.
+fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_by_key(|range| range.start);
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end + COPIED_ALONG => {
+                last.end = last.end.max(range.end);
+            }
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_that_nearly_adjoin_are_one() {
+        assert_eq!(joined(vec![]), []);
+        assert_eq!(
+            joined(vec![40..41, 0..4, 2..3, 20..22, 100..110]),
+            [0..22, 40..41, 100..110]
+        );
     }
 }
