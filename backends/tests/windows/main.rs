@@ -6,6 +6,7 @@
 
 #[path = "../support/host.rs"]
 mod host;
+mod laws;
 mod stage;
 
 use std::fs::File;
@@ -20,7 +21,7 @@ use rustix::io::Errno;
 use ttm::Error;
 use ttm::context::OpContext;
 use ttm::driver::Advice;
-use ttm::map::{Access, Follow, MapInfo, WindowConfig};
+use ttm::map::{Access, AddressSpace, Follow, MapInfo, WindowConfig};
 use ttm::trace::Event;
 
 use host::{NothingLeft, in_child};
@@ -147,7 +148,7 @@ fn system_calls_wait_where_the_strategy_says_so() {
     for way in ways() {
         let stage = Stage::new(way, 4, RouteMode::Engine);
         let window = stage.map();
-        let waits = stage.windows.abilities().calls_wait;
+        let waits = laws::CALLS.holds(&stage.windows.abilities());
         let scratch = memory_file();
         scratch.write_all_at(&[7; 8192], 0).unwrap();
         for step in &stage.tour() {
@@ -295,7 +296,7 @@ fn purged_and_lost_content_is_an_error_by_call() {
             .unwrap();
         let mut byte = [0];
         assert!(matches!(window.read_at(0, &mut byte), Err(Error::Purged)));
-        if stage.windows.abilities().calls_wait {
+        if laws::CALLS.holds(&stage.windows.abilities()) {
             let refused = write_from_window(&memory_file(), 0, &window, 0, 64);
             assert_eq!(errno(refused), Some(Errno::FAULT));
             let poisoned = |r: &ttm::trace::Record| matches!(r.event, Event::Poisoned { .. });
@@ -632,24 +633,27 @@ fn a_thousand_windows_come_and_go() {
 #[test]
 fn the_table_of_strategies() {
     let _nothing = NothingLeft::expected();
-    println!("{:<24} loads wait  calls wait  writes noted", "strategy");
-    for strategy in Strategy::ALL {
-        match HostSpace::with(strategy) {
-            Err(error) => println!("{strategy:<24} not here: {error}"),
-            Ok(space) => {
-                use ttm::map::AddressSpace;
-                let able = space.abilities();
-                let yes = |yes: bool| if yes { "yes" } else { "no" };
-                println!(
-                    "{strategy:<24} {:<11} {:<11} {}",
-                    yes(able.loads_wait),
-                    yes(able.calls_wait),
-                    yes(able.tracks_writes)
-                );
-                assert_eq!(able.loads_wait, strategy != Strategy::None);
-                assert!(!able.calls_wait || able.loads_wait);
-                assert!(!able.tracks_writes || strategy != Strategy::Older);
-            }
+    let spaces = Strategy::ALL.map(|strategy| (strategy, HostSpace::with(strategy)));
+    for (n, (strategy, space)) in (1..).zip(&spaces) {
+        match space {
+            Ok(space) => println!("{n}: {}", space.describe()),
+            Err(error) => println!("{n}: {strategy}, not here: {error}"),
         }
+    }
+    println!("1 2 3 4 5  law");
+    for law in laws::ALL {
+        let marks = spaces.each_ref().map(|(_, space)| match space {
+            Err(_) => "?",
+            Ok(space) if law.holds(&space.abilities()) => "x",
+            Ok(_) => "-",
+        });
+        println!("{}  {}", marks.join(" "), law.says);
+    }
+    for (strategy, space) in &spaces {
+        let Ok(space) = space else { continue };
+        let able = space.abilities();
+        assert_eq!(laws::STORES.holds(&able), *strategy != Strategy::None);
+        assert!(!laws::CALLS.holds(&able) || laws::STORES.holds(&able));
+        assert!(!laws::PRECOPY.holds(&able) || *strategy != Strategy::Older);
     }
 }

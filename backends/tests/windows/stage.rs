@@ -11,10 +11,11 @@ use placement::{CacheMode, MemType, PageRange, Place, Placement, Range};
 use ttm::bo::{Bo, BoInfo};
 use ttm::context::OpContext;
 use ttm::device::Device;
-use ttm::map::{MapInfo, Window, WindowConfig, Windows};
+use ttm::map::{AddressSpace, MapInfo, Window, WindowConfig, Windows};
 use ttm::sync::Arc;
 
 use crate::host::pages;
+use crate::laws;
 
 pub(crate) const PAGE: u64 = 4096;
 
@@ -31,7 +32,7 @@ pub(crate) fn ways() -> Vec<Way> {
     for strategy in Strategy::ALL {
         match HostSpace::with(strategy) {
             Err(error) => println!("skipped: {strategy}: {error}"),
-            Ok(_) if strategy == Strategy::None => {}
+            Ok(space) if !laws::STORES.holds(&space.abilities()) => {}
             Ok(_) => ways.extend([true, false].map(|watchable| Way {
                 strategy,
                 watchable,
