@@ -13,6 +13,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use backends::host::{HostSpace, Strategy, read_into_window, write_from_window};
 use backends::sim::RouteMode;
@@ -21,7 +22,8 @@ use rustix::io::Errno;
 use ttm::Error;
 use ttm::context::OpContext;
 use ttm::driver::Advice;
-use ttm::map::{Access, AddressSpace, Follow, MapInfo, WindowConfig};
+use ttm::map::{Access, AddressSpace, Fault, FaultHandler, Follow, MapInfo, WindowConfig};
+use ttm::sync::Arc;
 use ttm::trace::Event;
 
 use host::{NothingLeft, in_child};
@@ -473,6 +475,56 @@ fn refused_calls_lose_nothing() {
                 }
             }
         }
+    }
+}
+
+/// Serves each access late.
+struct Late(Arc<dyn FaultHandler>);
+
+impl FaultHandler for Late {
+    fn serve(&self, fault: &Fault) {
+        thread::sleep(Duration::from_micros(300));
+        self.0.serve(fault);
+    }
+}
+
+/// F-19: many more accesses wait than there are threads that serve them, which are slow besides,
+/// while the objects move. All go on, and none waits for ever.
+#[test]
+fn a_flood_of_accesses_is_served_by_few() {
+    let _nothing = NothingLeft::expected();
+    for way in ways() {
+        let config = WindowConfig::default();
+        let late = |handler| Arc::new(Late(handler)) as Arc<dyn FaultHandler>;
+        let stage = Stage::served_by(way, 8, RouteMode::Engine, config, late);
+        let other = stage
+            .device
+            .create(ttm::bo::BoInfo::new(8 * PAGE), ())
+            .unwrap();
+        let windows: Vec<_> = [&stage.bo, &other, &stage.bo]
+            .map(|bo| stage.windows.map(bo, MapInfo::whole()).unwrap())
+            .into();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for n in 0..48 {
+                let at = windows[n % 3].addresses().base + n % 8 * 4096 + 8 * n;
+                let stop = &stop;
+                scope.spawn(move || {
+                    let mut value = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        assert_eq!(load(at), value, "{way:?} thread {n}");
+                        value += 1;
+                        store(at, value);
+                        thread::yield_now();
+                    }
+                });
+            }
+            for step in stage.tour().iter().cycle().take(30) {
+                stage.step(step).unwrap();
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        stage.device.check().unwrap_or_else(|v| panic!("{v}"));
     }
 }
 

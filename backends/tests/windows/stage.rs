@@ -11,7 +11,7 @@ use placement::{CacheMode, MemType, PageRange, Place, Placement, Range};
 use ttm::bo::{Bo, BoInfo};
 use ttm::context::OpContext;
 use ttm::device::Device;
-use ttm::map::{AddressSpace, MapInfo, Window, WindowConfig, Windows};
+use ttm::map::{AddressSpace, FaultHandler, MapInfo, Window, WindowConfig, Windows};
 use ttm::sync::Arc;
 
 use crate::host::pages;
@@ -59,6 +59,17 @@ impl Stage {
     }
 
     pub(crate) fn with_config(way: Way, size: u64, route: RouteMode, config: WindowConfig) -> Self {
+        Self::served_by(way, size, route, config, |handler| handler)
+    }
+
+    /// The same, with something in front of who serves accesses.
+    pub(crate) fn served_by(
+        way: Way,
+        size: u64,
+        route: RouteMode,
+        config: WindowConfig,
+        front: impl FnOnce(Arc<dyn FaultHandler>) -> Arc<dyn FaultHandler>,
+    ) -> Self {
         let mut gpu_config = GpuConfig::new(pages(4 * size));
         gpu_config.aperture = pages(2 * size);
         gpu_config.watchable = way.watchable;
@@ -80,7 +91,7 @@ impl Stage {
         let space = Arc::new(HostSpace::with(way.strategy).unwrap());
         let failing = FailingSpace::new(Arc::clone(&space) as _, Arc::clone(&inject));
         let windows = Windows::with_config(&device, Arc::new(failing), config);
-        let threads = FaultThreads::start(windows.handler(), space, 3).unwrap();
+        let threads = FaultThreads::start(front(windows.handler()), space, 3).unwrap();
         Self {
             bo: device.create(BoInfo::new(size * PAGE), ()).unwrap(),
             device,
