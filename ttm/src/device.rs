@@ -171,7 +171,8 @@ impl<D: Driver> Device<D> {
     }
 
     /// Ends the device: takes down what was released, waiting for its fences until `deadline`.
-    /// Give back every object first.
+    /// Give back every object first, and end the threads that serve the device and its windows:
+    /// these may have an object in hand a moment longer than anybody waits for them.
     ///
     /// # Errors
     /// Who is still there at the deadline; the device works on.

@@ -35,6 +35,7 @@ const SETTLED: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Census {
     threads: usize,
+    /// Without pipes and sockets, which a sanitizer or a library may have for itself.
     files: usize,
     /// Mappings of memory files, which frames, device memory and windows are.
     mappings: usize,
@@ -46,11 +47,13 @@ impl Census {
     /// # Errors
     /// `/proc` cannot be read.
     pub(crate) fn now() -> Result<Self> {
+        // A runtime that starts a thread of its own does so with the first one.
+        std::thread::scope(|scope| drop(scope.spawn(|| {})));
         let maps = fs::read_to_string("/proc/self/maps").context("cannot read /proc/self/maps")?;
         let memory_files = maps.lines().filter(|line| line.contains("/memfd:"));
         Ok(Self {
-            threads: entries("/proc/self/task")?,
-            files: entries("/proc/self/fd")?,
+            threads: entries("/proc/self/task")?.count(),
+            files: files()?,
             mappings: memory_files.count(),
         })
     }
@@ -85,9 +88,15 @@ impl Census {
     }
 }
 
-fn entries(folder: &str) -> Result<usize> {
-    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {folder}"))?;
-    Ok(entries.count())
+fn entries(folder: &str) -> Result<fs::ReadDir> {
+    fs::read_dir(folder).with_context(|| format!("cannot read {folder}"))
+}
+
+fn files() -> Result<usize> {
+    let targets = entries("/proc/self/fd")?.flatten();
+    let targets = targets.filter_map(|entry| fs::read_link(entry.path()).ok());
+    let other = |target: &str| target.starts_with("pipe:") || target.starts_with("socket:");
+    Ok(targets.filter(|t| !other(&t.to_string_lossy())).count())
 }
 
 #[cfg(test)]

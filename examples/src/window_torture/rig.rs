@@ -28,7 +28,7 @@ pub(crate) struct Rig {
     // In the order in which they end.
     windows: Windows<SimDriver>,
     servers: Option<FaultThreads>,
-    _services: Threads,
+    services: Option<Threads>,
     device: Device<SimDriver>,
     gpu: Gpu,
     routes: RouteMode,
@@ -72,7 +72,7 @@ impl Rig {
         Ok(Self {
             windows,
             servers: Some(servers),
-            _services: services,
+            services: Some(services),
             device,
             gpu,
             routes,
@@ -129,8 +129,8 @@ impl Rig {
     /// Closes the device, which all objects have left. Answers what is wrong.
     pub(crate) fn take_down(&mut self) -> Vec<String> {
         let mut wrong = Vec::new();
-        // Who serves an access looks at its object a moment longer than whoever made it waits.
-        self.servers = None;
+        // Who serves has an object in hand a moment longer than whoever waits for it.
+        (self.servers, self.services) = (None, None);
         let counts = self.windows.counts();
         if counts.poisoned > 0 {
             wrong.push(format!("{} accesses ended in a signal", counts.poisoned));
