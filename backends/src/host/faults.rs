@@ -21,6 +21,50 @@ use ttm::sync::{Arc, Mutex};
 
 /// Threads between a [`FaultSource`] and a [`FaultHandler`]. Dropping it stops the source and joins
 /// them; close the windows before, for nobody serves them afterwards.
+///
+/// All that windows take:
+///
+/// ```
+/// use backends::host::{FaultThreads, HostSpace};
+/// use backends::sim::{Gpu, GpuConfig, SimClock, SimDriver};
+/// use placement::{MemType, PageCount, Place, Placement, Range};
+/// use ttm::bo::BoInfo;
+/// use ttm::context::OpContext;
+/// use ttm::device::Device;
+/// use ttm::map::{MapInfo, Windows};
+/// use ttm::sync::Arc;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let vram = PageCount::new(256).expect("1 MiB");
+/// let gpu = Gpu::new(GpuConfig::new(vram), SimClock::Wall)?;
+/// let device = Device::builder(SimDriver::new(), gpu.clock())
+///     .pages(gpu.pages())
+///     .memory(MemType::VRAM, Box::new(Range::new(vram)), gpu.region())
+///     .engine(gpu.engine(0))
+///     .build()?;
+///
+/// let space = Arc::new(HostSpace::probe());
+/// let windows = Windows::new(&device, Arc::clone(&space) as _);
+/// let threads = FaultThreads::start(windows.handler(), space, 2)?;
+///
+/// let bo = device.create(BoInfo::new(16 << 10), ())?;
+/// let window = windows.map(&bo, MapInfo::whole())?;
+/// let words = window.words_mut()?;
+/// words[0].store(7);
+/// # let words = match windows.abilities().loads_wait {
+/// #     true => words,
+/// #     false => return Ok(()),
+/// # };
+/// // The object goes to the card; the address stays, and so does what it shows.
+/// let to_vram = Placement::of(Place::new(MemType::VRAM));
+/// device.exec(OpContext::new(), |t| t.lock(&bo)?.validate(&to_vram))?;
+/// assert_eq!(words[0].load(), 7);
+///
+/// drop(window);
+/// drop(threads);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping it stops the threads"]
 pub struct FaultThreads {
     shared: Arc<Shared>,

@@ -264,7 +264,7 @@ impl AddressSpace for HostSpace {
         let side = Side::reserve(bytes, align, phase)?;
         if let How::Watched(uffd) = &self.how {
             // Nobody knows these addresses yet.
-            mapping::allow_empty(side.addresses())?;
+            mapping::allow(side.addresses(), Access::ReadWrite)?;
             uffd.watch_missing(side.addresses())
                 .map_err(io::Error::from)?;
         }

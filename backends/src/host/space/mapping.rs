@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io;
 
 use rustix::io::Errno;
-use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags};
 use ttm::map::{Access, Addresses, Piece};
 
 /// Bytes of a huge page.
@@ -74,17 +74,20 @@ impl Side {
         Ok(side)
     }
 
-    /// The memory of a piece, page tables filled if `filled`, aligned as the piece is.
+    /// The memory of a piece, page tables filled if `filled`, aligned as the piece is. A child that
+    /// is forked meanwhile may inherit the mapping, without rights.
     pub(super) fn of_file(piece: &Piece, access: Access, filled: bool) -> io::Result<Self> {
-        let side = match piece.at.bytes >= HUGE {
-            true => Self::reserve(piece.at.bytes, HUGE, piece.at.base % HUGE)?,
-            false => Self::anywhere(piece, access)?,
+        let (bytes, file) = (piece.at.bytes, &piece.file);
+        let side = match bytes >= HUGE {
+            true => {
+                let side = Self::reserve(bytes, HUGE, piece.at.base % HUGE)?;
+                show(side.0, &file.file, file.offset, ProtFlags::empty())?;
+                side
+            }
+            false => Self::anywhere(bytes, &file.file, file.offset)?,
         };
-        if piece.at.bytes >= HUGE {
-            let file = &piece.file;
-            show(side.0, &file.file, file.offset, rights(access))?;
-        }
         side.keep_from_children()?;
+        allow(side.0, access)?;
         if filled {
             // What cannot be filled now is when it is touched.
             // SAFETY: the addresses are this side's, and filling changes no content.
@@ -95,21 +98,13 @@ impl Side {
         Ok(side)
     }
 
-    fn anywhere(piece: &Piece, access: Access) -> io::Result<Self> {
-        let (bytes, file) = (piece.at.bytes, &piece.file);
+    /// A file, without rights.
+    fn anywhere(bytes: usize, file: &File, offset: u64) -> io::Result<Self> {
+        let (none, shared) = (ProtFlags::empty(), MapFlags::SHARED);
         // SAFETY: without an address the kernel chooses free ones.
-        let found = unsafe {
-            rustix::mm::mmap(
-                ptr::null_mut(),
-                bytes,
-                rights(access),
-                MapFlags::SHARED,
-                &*file.file,
-                file.offset,
-            )
-        };
+        let found = unsafe { rustix::mm::mmap(ptr::null_mut(), bytes, none, shared, file, offset) };
         let base = found
-            .map_err(|error| failed("mmap", piece.at, error))?
+            .map_err(|error| failed("mmap", Addresses { base: 0, bytes }, error))?
             .expose_provenance();
         Ok(Self(Addresses { base, bytes }))
     }
@@ -167,13 +162,6 @@ impl Side {
 impl Drop for Side {
     fn drop(&mut self) {
         unmap(self.0);
-    }
-}
-
-fn rights(access: Access) -> ProtFlags {
-    match access {
-        Access::Read => ProtFlags::READ,
-        Access::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
     }
 }
 
@@ -245,11 +233,13 @@ pub(super) fn unmap(addresses: Addresses) {
     );
 }
 
-/// Makes addresses that were reserved empty memory with all rights, which nobody has touched.
-pub(super) fn allow_empty(at_addresses: Addresses) -> io::Result<()> {
-    let Addresses { base, bytes } = at_addresses;
-    let rights = rustix::mm::MprotectFlags::READ | rustix::mm::MprotectFlags::WRITE;
-    // SAFETY: the addresses are ours (rule above), and nothing is there.
-    let allowed = unsafe { rustix::mm::mprotect(at(base), bytes, rights) };
-    allowed.map_err(|error| failed("mprotect", at_addresses, error))
+/// Gives the rights that an access takes to a mapping of ours, which nobody has touched.
+pub(super) fn allow(to: Addresses, access: Access) -> io::Result<()> {
+    let rights = match access {
+        Access::Read => MprotectFlags::READ,
+        Access::ReadWrite => MprotectFlags::READ | MprotectFlags::WRITE,
+    };
+    // SAFETY: the addresses are ours (rule above).
+    let allowed = unsafe { rustix::mm::mprotect(at(to.base), to.bytes, rights) };
+    allowed.map_err(|error| failed("mprotect", to, error))
 }
