@@ -1,5 +1,5 @@
 //! What the programs of this package share on the command line: sizes as people write them, tables,
-//! JSON, files that appear whole or not at all.
+//! JSON, files that appear whole or not at all, words that say whose they are.
 
 #![deny(unsafe_code)]
 
@@ -9,3 +9,4 @@ pub mod folder;
 pub mod json;
 pub mod size;
 pub mod table;
+pub mod word;

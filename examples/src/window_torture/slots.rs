@@ -9,9 +9,10 @@
 
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
+use cli::word::decoded;
 use placement::PAGE_SIZE;
 
-use crate::word::{Owner, decoded};
+use crate::word::Owner;
 
 /// Words in a page.
 pub(crate) const WORDS: u64 = PAGE_SIZE / 8;

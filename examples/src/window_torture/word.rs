@@ -1,13 +1,9 @@
-//! What a word of an object says: whose it is, who wrote it, and as the how-manieth.
+//! Whose a [word](cli::word) of an object is.
 //!
-//! ```text
-//! 63        44 43     36 35        32 31             0
-//! │ object   │ writer   │ generation │ sequence       │
-//! ```
-//!
-//! Each word has one writer, whose sequence there goes up by one. So a wrong word tells foreign
-//! content from stale, from lost, from torn. The generation is that of the run: what an earlier one
-//! has left behind is told too. A word that nobody has written yet is zero.
+//! Each word has one writer, whose sequence there goes up by one. The generation is that of the run:
+//! what an earlier one has left behind is told too.
+
+use cli::word::word;
 
 /// Whose word it is: all but its sequence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,10 +19,7 @@ impl Owner {
         if sequence == 0 {
             return 0;
         }
-        u64::from(self.object) << 44
-            | u64::from(self.writer) << 36
-            | u64::from(self.generation & 0xf) << 32
-            | u64::from(sequence)
+        word(self.object.into(), self.writer, self.generation, sequence)
     }
 
     /// The sequence of a word; `None` if it is not one of this owner's.
@@ -34,20 +27,6 @@ impl Owner {
         let sequence = word as u32;
         (self.word(sequence) == word).then_some(sequence)
     }
-}
-
-/// A word in words.
-pub(crate) fn decoded(word: u64) -> String {
-    if word == 0 {
-        return "never written".into();
-    }
-    format!(
-        "object {}, writer {}, generation {}, sequence {}",
-        word >> 44,
-        word >> 36 & 0xff,
-        word >> 32 & 0xf,
-        word & 0xffff_ffff
-    )
 }
 
 #[cfg(test)]
@@ -73,6 +52,5 @@ mod tests {
         assert_eq!(earlier.sequence(word), None);
         // Half a word: the sequence without its owner.
         assert_eq!(owner.sequence(word & 0xffff_ffff), None);
-        assert!(decoded(word).contains("object 7, writer 2, generation 3, sequence 100"));
     }
 }

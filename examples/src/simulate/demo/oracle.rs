@@ -1,9 +1,4 @@
-//! The content oracle: every word says who wrote it where and when.
-//!
-//! ```text
-//! 63        44 43     36 35        32 31             0
-//! │ object   │ writer   │ generation │ sequence       │
-//! ```
+//! The content oracle: every [word](cli::word) says who wrote it where and when.
 //!
 //! The generation counts the writes of a page; the sequence is another for every page written. All
 //! words of a page are equal. So a wrong word tells foreign content from stale from torn.
@@ -11,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use cli::word::{decoded, generation};
 use placement::PAGE_SIZE;
 
 /// Words in a page.
@@ -64,12 +60,9 @@ impl Expected {
     pub(super) fn written(&self, first: usize, end: usize, writer: u8, sequence: u32) -> Self {
         let mut pages = self.pages.to_vec();
         for (page, word) in pages.iter_mut().enumerate().take(end).skip(first) {
-            let generation = (*word >> 32).wrapping_add(1) & 0xf;
+            let generation = generation(*word).wrapping_add(1);
             let sequence = sequence.wrapping_add(page as u32);
-            *word = self.object << 44
-                | u64::from(writer) << 36
-                | generation << 32
-                | u64::from(sequence);
+            *word = cli::word::word(self.object, writer, generation, sequence);
         }
         Self {
             object: self.object,
@@ -141,19 +134,6 @@ impl fmt::Display for WrongWord {
             decoded(self.found)
         )
     }
-}
-
-fn decoded(word: u64) -> String {
-    if word == 0 {
-        return "never written".into();
-    }
-    format!(
-        "object {}, writer {}, generation {}, sequence {}",
-        word >> 44,
-        word >> 36 & 0xff,
-        word >> 32 & 0xf,
-        word & 0xffff_ffff
-    )
 }
 
 #[cfg(test)]
