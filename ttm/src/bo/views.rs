@@ -1,12 +1,12 @@
 //! What shows an object to the CPU, and follows it when it moves.
 
+use core::cell::Cell;
 use core::ops::Range;
 
 use smallvec::SmallVec;
 
 use crate::error::Result;
 use crate::pages::FileRange;
-use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::{Arc, Weak};
 
 /// Where the parts of an object lie that the CPU can map now, in the object's order.
@@ -126,9 +126,9 @@ pub(crate) type LiveViews = SmallVec<[Arc<dyn View>; 2]>;
 #[derive(Default)]
 pub(crate) struct Precopy {
     /// Moves to do without it.
-    left: AtomicU32,
+    left: Cell<u32>,
     /// How many it was the last time.
-    skipped: AtomicU32,
+    skipped: Cell<u32>,
 }
 
 impl Precopy {
@@ -137,23 +137,23 @@ impl Precopy {
 
     /// Whether the next move tries it.
     pub(crate) fn is_due(&self) -> bool {
-        let left = self.left.load(Ordering::Relaxed);
-        self.left.store(left.saturating_sub(1), Ordering::Relaxed);
+        let left = self.left.get();
+        self.left.set(left.saturating_sub(1));
         left == 0
     }
 
     /// Of `pages` pages, `again` had to be copied again.
     pub(crate) fn learn(&self, again: u64, pages: u64) {
         let skip = match again * 4 > pages {
-            true => (self.skipped.load(Ordering::Relaxed) * 2 + 1).min(Self::MOST),
+            true => (self.skipped.get() * 2 + 1).min(Self::MOST),
             false => 0,
         };
-        self.skipped.store(skip, Ordering::Relaxed);
-        self.left.store(skip, Ordering::Relaxed);
+        self.skipped.set(skip);
+        self.left.set(skip);
     }
 }
 
-#[cfg(all(test, not(any(shuttle, loom))))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
