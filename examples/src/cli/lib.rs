@@ -9,4 +9,5 @@ pub mod folder;
 pub mod json;
 pub mod size;
 pub mod table;
+pub mod tracer;
 pub mod word;

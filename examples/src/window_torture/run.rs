@@ -135,7 +135,7 @@ impl Run<'_> {
             for n in 0..READERS {
                 threads.push(scope.spawn(move || reader::read(stage, random(16 + n))));
             }
-            if abilities.calls_wait {
+            if abilities.calls_wait && !cli::tracer::is_traced() {
                 threads.push(scope.spawn(|| caller::call(stage, &file, random(32))));
             }
             mover.run(Instant::now() + self.time, tick);

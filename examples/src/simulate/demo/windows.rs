@@ -20,6 +20,7 @@ use ttm::sync::Arc;
 
 use crate::args::{DemoArgs, Outputs, Windows as HowToUse};
 use cli::table::Table;
+use cli::tracer::is_traced;
 
 /// A system call copies so much at most.
 const CALL: usize = 64 << 10;
@@ -81,7 +82,7 @@ impl Reach {
                  --windows calls"
             ),
         };
-        let calls = way == Way::Touch && abilities.calls_wait;
+        let calls = way == Way::Touch && abilities.calls_wait && !is_traced();
         Ok(Self {
             windows,
             space,
