@@ -31,6 +31,7 @@ pub mod reservation;
 // Memory.
 pub mod cache;
 pub mod pages;
+pub mod dma;
 pub mod tt;
 // Space.
 pub mod resource;

@@ -1,0 +1,174 @@
+//! What can go wrong between memory and a device.
+
+use core::fmt;
+
+use super::{Direction, Mask};
+
+/// Why a mapping is not coherent without help.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum NotCoherent {
+    /// The device's accesses pass the CPU's caches by.
+    DeviceDoesNotSnoop,
+    /// The platform copies everything that is mapped for it.
+    ForcedBounce,
+    /// The memory ends above what the device reaches.
+    AboveMask {
+        /// The last byte.
+        end: u64,
+        /// What it reaches.
+        mask: Mask,
+    },
+    /// The device is not trusted, and the ends share pages with something else.
+    UntrustedUnaligned,
+    /// The device reaches a pool of its own and nothing else.
+    RestrictedPool,
+    /// The memory is encrypted, and the device has no key.
+    EncryptedMemory,
+    /// Nobody knows whether it is.
+    Unknown,
+}
+
+impl fmt::Display for NotCoherent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DeviceDoesNotSnoop => f.write_str("the device does not snoop the CPU's caches"),
+            Self::ForcedBounce => f.write_str("the platform copies whatever is mapped"),
+            Self::AboveMask { end, mask } => {
+                write!(f, "byte {end:#x} is above the device's {mask}")
+            }
+            Self::UntrustedUnaligned => {
+                f.write_str("the device is not trusted and the ends are not aligned")
+            }
+            Self::RestrictedPool => f.write_str("the device reaches only a pool of its own"),
+            Self::EncryptedMemory => f.write_str("the memory is encrypted"),
+            Self::Unknown => f.write_str("nothing says whether it is coherent"),
+        }
+    }
+}
+
+/// Why memory cannot be used by a device as asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum DmaError {
+    /// No bytes.
+    ZeroLength,
+    /// The range goes past the last address.
+    AddressOverflow,
+    /// A range that is not inside the mapping.
+    RangeOutOfMapping {
+        /// The first byte.
+        offset: u64,
+        /// How many.
+        len: u64,
+        /// How many the mapping has.
+        mapped: u64,
+    },
+    /// The device has no mask: nobody said what it reaches.
+    NoMask,
+    /// The platform cannot serve so narrow a device.
+    MaskUnsupported {
+        /// What was asked for.
+        mask: Mask,
+        /// The narrowest that it can serve.
+        least: Mask,
+    },
+    /// A mask below what live mappings use.
+    MaskNarrowedWhileLive {
+        /// Live mappings.
+        live: u64,
+        /// Their highest byte.
+        highest: u64,
+        /// What was asked for.
+        asked: Mask,
+    },
+    /// The path cannot change while something is mapped by it.
+    PathChangeWhileLive {
+        /// Live mappings.
+        live: u64,
+    },
+    /// An address that the device does not reach.
+    AboveMask {
+        /// The last byte.
+        end: u64,
+        /// What it reaches.
+        mask: Mask,
+    },
+    /// Coherency was demanded.
+    NotCoherent {
+        /// Why there is none.
+        cause: NotCoherent,
+    },
+    /// It would have to be copied on its way, which was not allowed.
+    WouldBounce {
+        /// Why.
+        cause: NotCoherent,
+    },
+    /// The same for a buffer that several share, where it never is.
+    WouldBounceShared {
+        /// Why.
+        cause: NotCoherent,
+    },
+    /// A sync in another direction than that of the mapping.
+    DirectionMismatch {
+        /// The mapping's.
+        mapped: Direction,
+        /// What was asked for.
+        asked: Direction,
+    },
+    /// The device's cache maintenance was to be skipped by somebody who cannot show that the device
+    /// owns the buffer.
+    SkipSyncWithoutProof,
+}
+
+impl fmt::Display for DmaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ZeroLength => f.write_str("no bytes to map"),
+            Self::AddressOverflow => f.write_str("the range goes past the last address"),
+            Self::RangeOutOfMapping {
+                offset,
+                len,
+                mapped,
+            } => write!(f, "bytes {offset}+{len} of a mapping of {mapped}"),
+            Self::NoMask => f.write_str("the device has no mask; set what it reaches first"),
+            Self::MaskUnsupported { mask, least } => write!(
+                f,
+                "a device of {mask} cannot be served here; the narrowest is {least}"
+            ),
+            Self::MaskNarrowedWhileLive {
+                live,
+                highest,
+                asked,
+            } => write!(
+                f,
+                "{live} live mappings reach up to byte {highest:#x}, above {asked}; unmap them first"
+            ),
+            Self::PathChangeWhileLive { live } => write!(
+                f,
+                "{live} mappings are live; the path changes only when there is none"
+            ),
+            Self::AboveMask { end, mask } => {
+                write!(f, "byte {end:#x} is above the device's {mask}")
+            }
+            Self::NotCoherent { cause } => write!(f, "coherency was demanded, and {cause}"),
+            Self::WouldBounce { cause } => write!(
+                f,
+                "it would have to be copied, because {cause}; allow that, or allocate for the device"
+            ),
+            Self::WouldBounceShared { cause } => write!(
+                f,
+                "a shared buffer is never copied, and would have to be, because {cause}; allocate \
+                 it for the device"
+            ),
+            Self::DirectionMismatch { mapped, asked } => {
+                write!(f, "the mapping is {mapped}, and the sync {asked}")
+            }
+            Self::SkipSyncWithoutProof => f.write_str(
+                "only a buffer that a device owns already can be mapped for another without a sync",
+            ),
+        }
+    }
+}
+
+impl core::error::Error for DmaError {}

@@ -1,0 +1,123 @@
+//! Words that everything about DMA uses.
+
+use core::fmt;
+
+/// Who writes and who reads what is mapped.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Direction {
+    /// The CPU writes, the device reads.
+    ToDevice,
+    /// The device writes, the CPU reads.
+    FromDevice,
+    /// Both do both.
+    Both,
+}
+
+impl Direction {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::ToDevice, Self::FromDevice, Self::Both];
+
+    /// Whether the device writes.
+    #[must_use]
+    pub const fn device_writes(self) -> bool {
+        !matches!(self, Self::ToDevice)
+    }
+
+    /// Whether the device reads.
+    #[must_use]
+    pub const fn device_reads(self) -> bool {
+        !matches!(self, Self::FromDevice)
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::ToDevice => "to the device",
+            Self::FromDevice => "from the device",
+            Self::Both => "both ways",
+        })
+    }
+}
+
+/// An answer that may not be known. Not knowing is never yes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum Tri {
+    /// Yes, and somebody can say how it is known.
+    Yes,
+    /// No, and somebody can say how it is known.
+    No,
+    /// Nobody knows.
+    #[default]
+    Unknown,
+}
+
+impl Tri {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Yes, Self::No, Self::Unknown];
+
+    /// Whether it is known to be so.
+    #[must_use]
+    pub const fn is_yes(self) -> bool {
+        matches!(self, Self::Yes)
+    }
+
+    /// Whether it is known not to be so.
+    #[must_use]
+    pub const fn is_no(self) -> bool {
+        matches!(self, Self::No)
+    }
+}
+
+impl From<bool> for Tri {
+    fn from(yes: bool) -> Self {
+        match yes {
+            true => Self::Yes,
+            false => Self::No,
+        }
+    }
+}
+
+impl fmt::Display for Tri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Yes => "yes",
+            Self::No => "no",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// An address as a device puts it on its bus. Made by who maps memory for a device; the last of all
+/// addresses is never one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DmaAddr(u64);
+
+impl DmaAddr {
+    /// The address; `None` for the last of all.
+    #[must_use]
+    pub const fn new(address: u64) -> Option<Self> {
+        match address {
+            u64::MAX => None,
+            _ => Some(Self(address)),
+        }
+    }
+
+    /// The number that a device is given.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Debug for DmaAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DmaAddr({:#x})", self.0)
+    }
+}
+
+impl fmt::LowerHex for DmaAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::LowerHex::fmt(&self.0, f)
+    }
+}
