@@ -4,10 +4,16 @@
 //!   facts ──▶ Verdict (path, snoop, bounce: apart) ──▶ choose(need) ──▶ Choice, with its code
 //! ```
 
+mod choice;
 mod error;
 mod mask;
+mod verdict;
 mod words;
 
+pub use choice::{
+    Choice, Code, CpuUse, Decision, Ends, Memory, Need, Row, Share, SkipSync, TABLE, choose,
+};
 pub use error::{DmaError, NotCoherent};
 pub use mask::{Mask, MaskChange, Masks};
+pub use verdict::{Fact, Missing, Path, Topic, Trust, Verdict};
 pub use words::{Direction, DmaAddr, Tri};
