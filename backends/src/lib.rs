@@ -5,6 +5,7 @@
 //! - [`host`]: the machine itself. Time ([`host::WallClock`]), frames in memory files
 //!   ([`host::MemfdPages`]), how short memory is ([`host::SystemPressure`]), swap in an unlinked
 //!   file ([`host::FileBackup`]) and threads for background work ([`host::Threads`]).
+//! - [`dma`]: what the platform says of its devices' ways to memory ([`dma::Probe`]).
 //! - `sim` (feature `sim`, on by default): a fake device with VRAM, copy engines, kernels and a
 //!   virtual clock, which fails when it is told to.
 //!
@@ -22,6 +23,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod dma;
 pub mod host;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -114,6 +114,33 @@ impl fmt::Display for Topic {
     }
 }
 
+/// When what is mapped as it is may be copied on its way.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum BouncePolicy {
+    /// Never.
+    Never,
+    /// What lies out of the device's reach.
+    IfUnreachable,
+    /// What does not begin and end at pages of the IOMMU.
+    IfUnaligned,
+    /// Everything.
+    Always,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl fmt::Display for BouncePolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Never => "never",
+            Self::IfUnreachable => "if out of reach",
+            Self::IfUnaligned => "if unaligned",
+            Self::Always => "always",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
 /// Something that a source says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fact {
@@ -231,6 +258,25 @@ impl Verdict {
         }
     }
 
+    /// When what is mapped as it is may be copied on its way.
+    #[must_use]
+    pub fn bounce(&self) -> BouncePolicy {
+        if self.restricted.is_yes() || self.encrypted.is_yes() {
+            return BouncePolicy::Always;
+        }
+        match self.path {
+            Path::Direct | Path::Identity => match self.forced_bounce {
+                Tri::Yes => BouncePolicy::Always,
+                Tri::Unknown => BouncePolicy::Unknown,
+                Tri::No if self.mask < self.required => BouncePolicy::IfUnreachable,
+                Tri::No => BouncePolicy::Never,
+            },
+            Path::Translated { .. } if self.untrusted.is_yes() => BouncePolicy::IfUnaligned,
+            Path::Translated { .. } | Path::Owned { .. } => BouncePolicy::Never,
+            Path::Blocked | Path::Unknown => BouncePolicy::Unknown,
+        }
+    }
+
     /// Whether memory that is mapped as it is, page by page and wherever it lies, is seen alike by
     /// the CPU and the device without a sync. `None` if that cannot be known.
     ///
@@ -238,14 +284,15 @@ impl Verdict {
     /// [`choose`](super::choose)'s.
     #[must_use]
     pub fn streaming_is_coherent(&self) -> Option<bool> {
-        let direct = matches!(self.path, Path::Direct | Path::Identity);
-        let bounces = direct && (self.forced_bounce.is_yes() || self.mask < self.required);
-        if bounces || self.restricted.is_yes() || self.encrypted.is_yes() || self.snoops().is_no() {
-            return Some(false);
+        match self.bounce() {
+            BouncePolicy::Always | BouncePolicy::IfUnreachable => Some(false),
+            _ if self.snoops().is_no() => Some(false),
+            BouncePolicy::Unknown => None,
+            // Whole pages are always aligned.
+            BouncePolicy::Never | BouncePolicy::IfUnaligned => {
+                self.snoops().is_yes().then_some(true)
+            }
         }
-        let open = direct && self.forced_bounce == Tri::Unknown
-            || matches!(self.path, Path::Unknown | Path::Blocked);
-        (self.snoops().is_yes() && !open).then_some(true)
     }
 
     /// What is said of `topic`.
