@@ -15,5 +15,5 @@ pub use choice::{
 };
 pub use error::{DmaError, NotCoherent};
 pub use mask::{Mask, MaskChange, Masks};
-pub use verdict::{BouncePolicy, Fact, Missing, Path, Topic, Trust, Verdict};
+pub use verdict::{BouncePolicy, Coherency, Fact, Missing, Path, Topic, Trust, Verdict};
 pub use words::{Direction, DmaAddr, Tri};

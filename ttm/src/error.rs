@@ -76,6 +76,9 @@ pub enum Error {
     Reentrant,
     /// The backend cannot do it; the text says who could.
     Unsupported(&'static str),
+    /// The device's way to memory is not what was required of it; the text explains what it is, and
+    /// from where that is known.
+    NotCoherent(Box<str>),
     /// The content was thrown away after its owner declared that it did not need it.
     Purged,
     /// The content existed only in memory that is gone.
@@ -206,6 +209,7 @@ impl Error {
             | Self::AlreadyLocked
             | Self::Reentrant
             | Self::Unsupported(_)
+            | Self::NotCoherent(_)
             | Self::Purged => Class::Refuse,
             Self::ContentLost
             | Self::DeviceLost
@@ -235,7 +239,7 @@ impl Error {
             Self::Invalid(_) | Self::Pinned => 22,
             Self::AlreadyLocked => 114,
             Self::Reentrant => 40,
-            Self::Unsupported(_) => 95,
+            Self::Unsupported(_) | Self::NotCoherent(_) => 95,
             Self::Purged | Self::ContentLost => 61,
             Self::DeviceLost => 19,
             Self::Stalled(_) => 35,
@@ -325,6 +329,7 @@ impl fmt::Display for Error {
                 "called from inside a driver callback or another transaction of this thread",
             ),
             Self::Unsupported(who) => write!(f, "unsupported: {who}"),
+            Self::NotCoherent(why) => write!(f, "not coherent as required: {why}"),
             Self::Purged => f.write_str("the content was purged; fill the object again"),
             Self::ContentLost => f.write_str("the content was lost with the memory that held it"),
             Self::DeviceLost => f.write_str("the device is lost; create a new one"),

@@ -5,6 +5,7 @@ use core::fmt;
 use placement::{MemType, PageCount, Space, Unbounded};
 
 use crate::clock::Clock;
+use crate::dma::{Code, Coherency, Decision, Mask, Memory, Need, Verdict, choose};
 use crate::driver::{CopyEngine, Driver, EngineId, Typed};
 use crate::error::{Error, Result};
 use crate::fault::Faults;
@@ -28,6 +29,8 @@ pub struct DeviceBuilder<D: Driver> {
     pool: Option<Arc<Pool>>,
     pool_config: PoolConfig,
     zone: Zone,
+    verdict: Option<Verdict>,
+    required: Option<Coherency>,
     node: u8,
     backup: Option<Arc<dyn Backup>>,
     system_limit: PageCount,
@@ -48,6 +51,8 @@ impl<D: Driver> DeviceBuilder<D> {
             pool: None,
             pool_config: PoolConfig::default(),
             zone: Zone::default(),
+            verdict: None,
+            required: None,
             node: 0,
             backup: None,
             system_limit: PageCount::MAX,
@@ -84,6 +89,22 @@ impl<D: Driver> DeviceBuilder<D> {
     #[must_use]
     pub fn zone(mut self, zone: Zone) -> Self {
         self.zone = zone;
+        self
+    }
+
+    /// What is known of the device's way to memory. One that does not reach all of it gets its system
+    /// pages below 4 GiB, if those are within reach.
+    #[must_use]
+    pub fn reaches(mut self, verdict: Verdict) -> Self {
+        self.verdict = Some(verdict);
+        self
+    }
+
+    /// What the driver cannot do without: [`DeviceBuilder::build`] is refused, with the explanation,
+    /// unless [`DeviceBuilder::reaches`] has it.
+    #[must_use]
+    pub fn require(mut self, coherency: Coherency) -> Self {
+        self.required = Some(coherency);
         self
     }
 
@@ -173,14 +194,47 @@ impl<D: Driver> DeviceBuilder<D> {
         self
     }
 
+    fn look_at_the_verdict(&mut self) -> Result<()> {
+        let Some(verdict) = &self.verdict else {
+            return match self.required {
+                Some(_) => Err(Error::Invalid(
+                    "what a device reaches has to be told for something to be required of it",
+                )),
+                None => Ok(()),
+            };
+        };
+        let mut choice = choose(verdict, &Need::default());
+        if choice.code == Code::D16 {
+            let below = Mask::bits(32);
+            if verdict.mask < below {
+                return Err(Error::NotCoherent(choice.explain(verdict).into()));
+            }
+            self.zone = Zone::Dma32;
+            let memory = Memory::Foreign { end: below.last() };
+            let need = Need {
+                memory,
+                ..Need::default()
+            };
+            choice = choose(verdict, &need);
+        }
+        match self.required {
+            Some(Coherency::Streaming) if choice.decision != Decision::Streaming => {
+                Err(Error::NotCoherent(choice.explain(verdict).into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Makes the device.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if a part is missing or given twice.
+    /// [`Error::Invalid`] if a part is missing or given twice; [`Error::NotCoherent`] if the device
+    /// does not reach memory as required, or not what there is of it.
     pub fn build(mut self) -> Result<Device<D>> {
-        if let Some(error) = self.error {
+        if let Some(error) = self.error.take() {
             return Err(error);
         }
+        self.look_at_the_verdict()?;
         let pool = match (self.pool, self.source) {
             (Some(pool), None) => pool,
             (None, Some(source)) => Pool::new(source, Arc::clone(&self.clock), self.pool_config),

@@ -184,6 +184,14 @@ impl fmt::Display for Missing {
     }
 }
 
+/// What a driver cannot do without.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Coherency {
+    /// The CPU and the device see the same in system pages, without syncs.
+    Streaming,
+}
+
 /// What is known of a device's way to memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Verdict {
