@@ -49,7 +49,7 @@ fn what_is_required_is_there_or_the_refusal_says_why_not() {
         snoop: Tri::No,
         ..verdict()
     };
-    assert!(refusal(deaf).contains("D20"));
+    assert!(refusal(deaf).contains("D21"));
     // Not knowing is not enough.
     assert!(refusal(Verdict::unknown("card")).contains("nothing says"));
     assert!(matches!(
@@ -65,7 +65,14 @@ fn a_narrow_device_gets_pages_within_its_reach_or_none_at_all() {
         ..verdict()
     };
     // The source has no zone below 4 GiB to take them from.
-    let built = builder().reaches(narrow(32)).build();
-    assert!(matches!(built, Err(Error::Unsupported(_))), "{built:?}");
+    for bits in [28, 32] {
+        let built = builder().reaches(narrow(bits)).build();
+        assert!(matches!(built, Err(Error::NotCoherent(_))), "{built:?}");
+    }
     assert!(refusal(narrow(28)).contains("28-bit mask"));
+    let wide = builder()
+        .reaches(narrow(35))
+        .require(Coherency::Streaming)
+        .build();
+    assert!(wide.is_ok());
 }

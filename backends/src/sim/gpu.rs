@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 
 use placement::PageCount;
 use ttm::clock::Clock;
+use ttm::dma::{Choice, Decision};
 use ttm::driver::CopyEngine;
 use ttm::error::{Error, Result};
 use ttm::fence::{FenceError, Timeline};
@@ -254,6 +255,27 @@ impl Gpu {
     pub fn pages(&self) -> Arc<dyn PageSource> {
         let frames = Arc::clone(&self.inner.core.frames);
         Arc::new(FailingPages::new(frames, Arc::clone(self.inject())))
+    }
+
+    /// System pages as a device on that platform needs them: allocated for it, if the choice says so.
+    /// Pages that the device reaches are up to the zone, which is
+    /// [`DeviceBuilder::reaches`](ttm::device::DeviceBuilder::reaches)'s.
+    ///
+    /// # Errors
+    /// [`Error::NotCoherent`] for a choice that refuses or copies; [`Error::Invalid`] without contents.
+    pub fn pages_for(&self, choice: &Choice) -> Result<Arc<dyn PageSource>> {
+        let memory = self
+            .memory()
+            .ok_or(Error::Invalid("memory has no contents"))?;
+        let frames = match &choice.decision {
+            Decision::Streaming | Decision::Synced { copies: false } => return Ok(self.pages()),
+            Decision::Coherent | Decision::Decrypted => memory.for_devices(),
+            _ => return Err(Error::NotCoherent(choice.to_string().into())),
+        };
+        Ok(Arc::new(FailingPages::new(
+            frames,
+            Arc::clone(self.inject()),
+        )))
     }
 
     /// The same memory, which never fails on command; `None` without contents.

@@ -4,6 +4,7 @@ use placement::PageCount;
 use ttm::pages::Zones;
 
 use super::cache::CacheModel;
+use super::link::Link;
 
 /// What the memory of the machine is like that a fake device is in.
 ///
@@ -30,6 +31,8 @@ pub struct SimMemory {
     pub nodes: u8,
     /// The CPU's caches, if they are to be seen.
     pub cache: Option<CacheModel>,
+    /// What happens to devices' accesses on their way to it.
+    pub link: Link,
 }
 
 impl SimMemory {
@@ -42,6 +45,7 @@ impl SimMemory {
             high: PageCount::ZERO,
             nodes: 1,
             cache: None,
+            link: Link::Plain,
         }
     }
 
@@ -70,6 +74,13 @@ impl SimMemory {
     #[must_use]
     pub const fn cache(mut self, model: CacheModel) -> Self {
         self.cache = Some(model);
+        self
+    }
+
+    /// With something on the way between it and devices. Not together with caches.
+    #[must_use]
+    pub const fn link(mut self, link: Link) -> Self {
+        self.link = link;
         self
     }
 

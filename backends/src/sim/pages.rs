@@ -21,6 +21,7 @@ use ttm::sync::{Arc, Mutex};
 use crate::host::{FileMap, discard, host_pages, memfd, out_of_memory, reserve, write_zeroes};
 
 use super::cache::{Cache, CacheCounts};
+use super::link::{Found, Link, LinkState};
 use super::memory::SimMemory;
 use super::physical::Physical;
 use super::random::Random;
@@ -35,6 +36,7 @@ pub struct SimPages {
     /// What the CPU sees.
     view: Arc<File>,
     cache: Option<Cache>,
+    link: Option<LinkState>,
     /// Pages of memory and swap that the host has.
     host: u64,
     live: Arc<AtomicU64>,
@@ -56,18 +58,28 @@ impl SimPages {
     pub fn new(memory: SimMemory) -> Result<Self> {
         let physical = Physical::new(&memory)?;
         let bytes = physical.end() * PAGE_SIZE;
+        if memory.cache.is_some() && memory.link != Link::Plain {
+            return Err(Error::Invalid("memory has caches or a link, not both"));
+        }
         let files = || {
             let view = memfd("sim memory")?;
             rustix::fs::ftruncate(&view, bytes)?;
             let view = Arc::new(view);
             let cached = |model| Cache::new(model, Arc::clone(&view), bytes);
-            Ok((Arc::clone(&view), memory.cache.map(cached).transpose()?))
+            let linked = (memory.link != Link::Plain).then(|| LinkState::new(memory.link, bytes));
+            Ok((
+                Arc::clone(&view),
+                memory.cache.map(cached).transpose()?,
+                linked.transpose()?,
+            ))
         };
-        let (view, cache) = files().map_err(|error: io::Error| Error::Backend(error.into()))?;
+        let (view, cache, link) =
+            files().map_err(|error: io::Error| Error::Backend(error.into()))?;
         Ok(Self {
             memory,
             view,
             cache,
+            link,
             host: host_pages(),
             live: Arc::new(AtomicU64::new(0)),
             inner: Mutex::new(Inner {
@@ -132,6 +144,12 @@ impl SimPages {
     /// Those of [`PageSource::map`].
     pub(super) fn device_begins(&self, span: FrameSpan) -> Result<Mapped> {
         let pages = self.taken_range(span)?;
+        if let Some(link) = &self.link {
+            return match link.begins(pages, || self.both_sides(link, pages))? {
+                Found::View(pages) => self.map_file(&self.view, pages),
+                Found::Shadow => self.map_file(link.shadow(), pages),
+            };
+        }
         match &self.cache {
             Some(cache) if !cache.device_sees_view(pages) => {
                 cache.device_begins(pages);
@@ -141,8 +159,37 @@ impl SimPages {
         }
     }
 
+    /// Frames as the CPU and as devices see them.
+    fn both_sides(&self, link: &LinkState, pages: PageRange) -> Result<(Mapped, Mapped)> {
+        let view = self.map_file(&self.view, pages)?;
+        Ok((view, self.map_file(link.shadow(), pages)?))
+    }
+
+    /// Frames of this memory that are allocated for devices: what happens to others on the way does
+    /// not happen to them, as far as they are within reach.
+    #[must_use]
+    pub fn for_devices(self: &Arc<Self>) -> Arc<dyn PageSource> {
+        Arc::new(Handed {
+            home: Arc::clone(self),
+            for_devices: true,
+        })
+    }
+
+    /// Frames as they are, from a source that says that devices snoop, whatever they do. What that
+    /// leads to can be seen.
+    #[must_use]
+    pub fn as_if_coherent(self: &Arc<Self>) -> Arc<dyn PageSource> {
+        Arc::new(Handed {
+            home: Arc::clone(self),
+            for_devices: false,
+        })
+    }
+
     /// The device is done with frames that it had a view of.
     pub(super) fn device_ends(&self, span: FrameSpan) {
+        if let (Some(link), Some(pages)) = (&self.link, range_of(span)) {
+            link.ends(pages, || self.both_sides(link, pages));
+        }
         if let (Some(cache), Some(pages)) = (&self.cache, range_of(span))
             && !cache.device_sees_view(pages)
         {
@@ -167,7 +214,11 @@ impl SimPages {
 
     /// Pages of the host's that a frame costs.
     const fn copies(&self) -> u64 {
-        if self.cache.is_some() { 3 } else { 1 }
+        match (&self.cache, &self.link) {
+            (Some(_), _) => 3,
+            (None, Some(_)) => 2,
+            (None, None) => 1,
+        }
     }
 
     fn reserve(&self, pages: PageRange) -> Result<(), Errno> {
@@ -183,7 +234,10 @@ impl SimPages {
     fn end(&self, pages: PageRange) {
         let view = discard(&self.view, pages);
         let cache = self.cache.as_ref();
-        let gone = cache.is_none_or(|cache| cache.forget(pages)) && view;
+        let link = self.link.as_ref();
+        let gone = cache.is_none_or(|cache| cache.forget(pages))
+            && link.is_none_or(|link| link.forget(pages))
+            && view;
         let mut inner = self.inner.lock();
         match gone {
             true => inner.physical.give(pages),
@@ -203,6 +257,7 @@ impl PageSource for SimPages {
             snooped: self.cache.as_ref().is_none_or(Cache::snoops),
             runs_are_free: false,
             capacity: PageCount::new(pages).unwrap_or(PageCount::MAX),
+            dma32_last: Physical::dma32_last(memory),
         }
     }
 
@@ -307,6 +362,61 @@ impl PageSource for SimPages {
 
     fn taken(&self) -> PageCount {
         PageCount::new(self.inner.lock().physical.taken()).expect("part of the memory")
+    }
+}
+
+/// Frames that are handed out otherwise.
+struct Handed {
+    home: Arc<SimPages>,
+    /// Allocated for devices; else said to be snooped.
+    for_devices: bool,
+}
+
+impl PageSource for Handed {
+    fn offers(&self) -> Offers {
+        let offers = self.home.offers();
+        Offers {
+            snooped: offers.snooped || !self.for_devices,
+            ..offers
+        }
+    }
+
+    fn take(&self, want: &Want) -> Result<FrameRun> {
+        let run = self.home.take(want)?;
+        if self.for_devices
+            && let (Some(link), Some(pages)) = (&self.home.link, range_of(run.span()))
+        {
+            link.allocated(pages);
+        }
+        Ok(run)
+    }
+
+    fn give(&self, run: FrameRun<Dirty>) {
+        self.home.give(run);
+    }
+
+    fn zero(&self, span: FrameSpan, mode: CacheMode) -> Result<()> {
+        self.home.zero(span, mode)
+    }
+
+    fn map(&self, span: FrameSpan, mode: CacheMode) -> Result<Mapped> {
+        self.home.map(span, mode)
+    }
+
+    fn file(&self, span: FrameSpan, mode: CacheMode) -> Result<FileRange> {
+        self.home.file(span, mode)
+    }
+
+    fn switch(&self, spans: &[FrameSpan], from: CacheMode, to: CacheMode) -> Result<()> {
+        self.home.switch(spans, from, to)
+    }
+
+    fn maintain(&self, span: FrameSpan, what: Maintenance) {
+        self.home.maintain(span, what);
+    }
+
+    fn taken(&self) -> PageCount {
+        self.home.taken()
     }
 }
 

@@ -10,7 +10,7 @@
 //! a wish for a long run can fail although there are enough single frames: of every zone the lowest
 //! run that fits is taken, at a multiple of its size up to 2 MiB.
 
-use placement::{PageCount, PageRange};
+use placement::{PAGE_SIZE, PageCount, PageRange};
 use ttm::error::{Error, Result};
 use ttm::pages::{Want, Zone, Zones, order_of};
 
@@ -91,6 +91,11 @@ impl Physical {
             taken: Runs::default(),
             end: last,
         })
+    }
+
+    /// The last byte of the DMA32 zone.
+    pub(super) fn dma32_last(memory: &SimMemory) -> u64 {
+        (FIRST + memory.dma32.get()) * PAGE_SIZE - 1
     }
 
     /// The page after the last that there is.

@@ -5,11 +5,11 @@ use core::fmt;
 use placement::{MemType, PageCount, Space, Unbounded};
 
 use crate::clock::Clock;
-use crate::dma::{Code, Coherency, Decision, Mask, Memory, Need, Verdict, choose};
+use crate::dma::{Choice, Code, Coherency, CpuUse, Decision, Memory, Need, Verdict, choose};
 use crate::driver::{CopyEngine, Driver, EngineId, Typed};
 use crate::error::{Error, Result};
 use crate::fault::Faults;
-use crate::pages::{PageSource, Pool, PoolConfig, Zone};
+use crate::pages::{Offers, PageSource, Pool, PoolConfig, Zone};
 use crate::resource::{Manager, MemoryKind, Region};
 use crate::sync::Arc;
 use crate::trace::Sink;
@@ -93,7 +93,7 @@ impl<D: Driver> DeviceBuilder<D> {
     }
 
     /// What is known of the device's way to memory. One that does not reach all of it gets its system
-    /// pages below 4 GiB, if those are within reach.
+    /// pages from the zone DMA32, if that is within reach.
     #[must_use]
     pub fn reaches(mut self, verdict: Verdict) -> Self {
         self.verdict = Some(verdict);
@@ -194,34 +194,41 @@ impl<D: Driver> DeviceBuilder<D> {
         self
     }
 
-    fn look_at_the_verdict(&mut self) -> Result<()> {
+    /// The zone that system pages come from.
+    ///
+    /// # Errors
+    /// [`Error::NotCoherent`] if the verdict is not what was required, or nothing is within reach.
+    fn zone_within_reach(&self, offers: &Offers) -> Result<Zone> {
         let Some(verdict) = &self.verdict else {
             return match self.required {
                 Some(_) => Err(Error::Invalid(
                     "what a device reaches has to be told for something to be required of it",
                 )),
-                None => Ok(()),
+                None => Ok(self.zone),
             };
         };
-        let mut choice = choose(verdict, &Need::default());
+        let mut zone = self.zone;
+        // Each use by a device is bracketed by moves, which keep the CPU out.
+        let mut need = Need {
+            cpu_use: CpuUse::Bracketed,
+            ..Need::default()
+        };
+        let mut choice = choose(verdict, &need);
+        let refused = |choice: &Choice| Err(Error::NotCoherent(choice.explain(verdict).into()));
         if choice.code == Code::D16 {
-            let below = Mask::bits(32);
-            if verdict.mask < below {
-                return Err(Error::NotCoherent(choice.explain(verdict).into()));
+            let end = offers.dma32_last;
+            if !offers.zones.has(Zone::Dma32) || end > verdict.mask.last() {
+                return refused(&choice);
             }
-            self.zone = Zone::Dma32;
-            let memory = Memory::Foreign { end: below.last() };
-            let need = Need {
-                memory,
-                ..Need::default()
-            };
+            zone = Zone::Dma32;
+            need.memory = Memory::Foreign { end };
             choice = choose(verdict, &need);
         }
         match self.required {
             Some(Coherency::Streaming) if choice.decision != Decision::Streaming => {
-                Err(Error::NotCoherent(choice.explain(verdict).into()))
+                refused(&choice)
             }
-            _ => Ok(()),
+            _ => Ok(zone),
         }
     }
 
@@ -234,8 +241,7 @@ impl<D: Driver> DeviceBuilder<D> {
         if let Some(error) = self.error.take() {
             return Err(error);
         }
-        self.look_at_the_verdict()?;
-        let pool = match (self.pool, self.source) {
+        let pool = match (self.pool.take(), self.source.take()) {
             (Some(pool), None) => pool,
             (None, Some(source)) => Pool::new(source, Arc::clone(&self.clock), self.pool_config),
             (None, None) => return Err(Error::Invalid("a device needs a page source")),
@@ -246,6 +252,7 @@ impl<D: Driver> DeviceBuilder<D> {
             }
         };
         let offers = pool.offers();
+        self.zone = self.zone_within_reach(&offers)?;
         if !offers.zones.has(self.zone) || self.node >= offers.nodes {
             return Err(Error::Unsupported(
                 "the page source offers no such zone or node; its offers say which it has",

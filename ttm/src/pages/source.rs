@@ -50,6 +50,8 @@ pub struct Offers {
     pub runs_are_free: bool,
     /// How much there is, at most.
     pub capacity: PageCount,
+    /// The last byte of the zone DMA32, as devices address it; nothing is there without the zone.
+    pub dma32_last: u64,
 }
 
 impl Offers {
@@ -63,6 +65,7 @@ impl Offers {
             snooped: true,
             runs_are_free: true,
             capacity,
+            dma32_last: u32::MAX as u64,
         }
     }
 }
