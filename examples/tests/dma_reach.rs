@@ -142,3 +142,29 @@ fn the_table_is_printed_and_bad_arguments_are_refused() {
         assert!(stderr.contains(says), "{args:?}: {stderr}");
     }
 }
+
+/// What is simulated is what is captured: the same path, the same answer.
+#[test]
+fn the_simulated_platforms_are_the_captured_ones() {
+    use backends::dma::{Probe, ProbeRoot};
+    use backends::sim::Platform;
+    use ttm::dma::{Need, choose};
+
+    for platform in Platform::ALL {
+        let root = ProbeRoot::captured(platforms().join(platform.name())).unwrap();
+        let captured = Probe::new(root).device("0000:01:00.0");
+        let simulated = platform.verdict();
+        let name = platform.name();
+        assert_eq!(captured.path, simulated.path, "{name}");
+        assert_eq!(captured.snoops(), simulated.snoops(), "{name}");
+        assert_eq!(captured.bounce(), simulated.bounce(), "{name}");
+        assert_eq!(captured.mask, simulated.mask, "{name}");
+        let code = |verdict| choose(verdict, &Need::default()).code;
+        assert_eq!(code(&captured), code(&simulated), "{name}");
+        assert_eq!(
+            captured.streaming_is_coherent(),
+            simulated.streaming_is_coherent(),
+            "{name}"
+        );
+    }
+}

@@ -344,3 +344,41 @@ fn lists_are_printed_and_bad_arguments_refused() {
         );
     }
 }
+
+#[test]
+fn every_platform_is_served_and_ignoring_its_probe_shows() {
+    let list = simulate(&["demo", "--platform", "list"]);
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    let names: Vec<_> = list.lines().map(|l| l.split(' ').next().unwrap()).collect();
+    assert_eq!(names.len(), 10, "{list}");
+    let harmless = [
+        "coherent",
+        "iommu-amd",
+        "iommu-intel",
+        "identity",
+        "untrusted",
+    ];
+    for name in names {
+        let args = [&SMALL[..], &["--platform", name]].concat();
+        let out = json(&args);
+        assert_eq!(out["wrong_words"], 0, "{name}");
+        assert_eq!(out["platform"]["name"], name);
+        let ignored = simulate(&[&args[..], &["--unsafe-ignore-probe"]].concat());
+        let text = stderr(&ignored);
+        if harmless.contains(&name) {
+            assert_eq!(status(&ignored), 0, "{name}: {text}");
+        } else {
+            assert_eq!(status(&ignored), 1, "{name}: {text}");
+            for word in ["object ", "byte offset ", "expected 0x", "found 0x"] {
+                assert!(text.contains(word), "{name}: {word} in {text}");
+            }
+        }
+    }
+    for args in [
+        &["demo", "--platform", "toaster"][..],
+        &["demo", "--unsafe-ignore-probe"],
+        &["demo", "--platform", "coherent", "--no-snoop"],
+    ] {
+        assert_eq!(status(&simulate(args)), 2, "{args:?}");
+    }
+}

@@ -128,6 +128,15 @@ pub(crate) struct DemoArgs {
     #[arg(long)]
     pub(crate) no_snoop: bool,
 
+    /// Put the card into a platform that does to its accesses what such platforms do (`list` prints
+    /// the names); system pages are then taken as a probe of it says
+    #[arg(long, value_name = "NAME", conflicts_with = "no_snoop")]
+    pub(crate) platform: Option<String>,
+
+    /// Whatever the probe says, take pages as if the platform were coherent: no syncs, no limits
+    #[arg(long, requires = "platform")]
+    pub(crate) unsafe_ignore_probe: bool,
+
     /// Lay the memory out like a real card (`list` prints the names)
     #[arg(long, value_name = "NAME")]
     pub(crate) preset: Option<String>,

@@ -9,6 +9,7 @@
 mod client;
 mod oracle;
 mod pages;
+mod platform;
 mod report;
 mod stats;
 mod windows;
@@ -37,6 +38,7 @@ use crate::exit::Failure;
 use crate::report::observer::{Observed, Observer};
 use cli::table::to_stdout;
 use client::{Client, Done, Ended, Random};
+use platform::Chosen;
 use stats::Stats;
 use windows::Reach;
 
@@ -143,6 +145,7 @@ struct Rig {
     stats: Arc<Stats>,
     swap: Arc<FileBackup>,
     reach: Reach,
+    platform: Option<Chosen>,
     observer: Option<Arc<Observer>>,
 }
 
@@ -159,8 +162,15 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
             format!("{}\n", preset_names().join("\n")).as_bytes(),
         )?);
     }
-    let config = config(args)?;
-    let rig = Rig::new(args, config)?;
+    if args.platform.as_deref() == Some("list") {
+        return Ok(to_stdout(platform::list().as_bytes())?);
+    }
+    let chosen = Chosen::of(args)?;
+    let mut config = config(args)?;
+    if let Some(chosen) = &chosen {
+        config.memory = chosen.memory(args.seed);
+    }
+    let rig = Rig::new(args, config, chosen)?;
     let start = Instant::now();
     let (outcome, done, shared) = work(args, &rig);
     let mut report = report::Report::new(args, &rig, &done, &shared);
@@ -228,7 +238,7 @@ fn config(args: &DemoArgs) -> Result<GpuConfig> {
 }
 
 impl Rig {
-    fn new(args: &DemoArgs, config: GpuConfig) -> Result<Self> {
+    fn new(args: &DemoArgs, config: GpuConfig, platform: Option<Chosen>) -> Result<Self> {
         let inject = Sites::new();
         for wish in &args.inject {
             let Inject::Site { name, nth, forever } = wish else {
@@ -259,7 +269,10 @@ impl Rig {
         let out = EngineId(u8::from(config.engines.len() > 1));
         let limit = PageCount::new(args.system_limit().bytes() / PAGE_SIZE);
         let mut builder = Device::builder(SimDriver::new().engines(EngineId(0), out), gpu.clock())
-            .pages(gpu.pages())
+            .pages(match &platform {
+                None => gpu.pages(),
+                Some(chosen) => chosen.pages(&gpu)?,
+            })
             .backup(Arc::new(backup))
             .system_limit(limit.context("--system-limit")?)
             .memory(
@@ -280,6 +293,9 @@ impl Rig {
                 }),
             });
         }
+        if let Some(verdict) = platform.as_ref().and_then(Chosen::told) {
+            builder = builder.reaches(verdict);
+        }
         let device = builder.build()?;
         let reach = Reach::new(args, &device, &time, gpu.inject())?;
         Ok(Self {
@@ -289,6 +305,7 @@ impl Rig {
             reach,
             stats,
             swap,
+            platform,
             observer,
         })
     }

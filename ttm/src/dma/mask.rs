@@ -136,7 +136,7 @@ impl Committed {
 /// ```
 /// use ttm::dma::{Mask, MaskChange, Masks};
 ///
-/// let mut masks = Masks::new(Mask::bits(32));
+/// let mut masks = Masks::new(Mask::bits(24));
 /// masks.set_streaming(Mask::bits(28)).unwrap();
 /// masks.enter_streaming(0x0fff_0000, 4096).unwrap();
 /// // Something is mapped: the mask is committed.

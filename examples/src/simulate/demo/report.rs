@@ -11,6 +11,7 @@ use ttm::device::Device;
 
 use super::client::Done;
 use super::pages::{Caches, Pool, Swap};
+use super::platform::{self, Chosen};
 use super::windows::Seen;
 use super::{Rig, Shared};
 use crate::args::{DemoArgs, Outputs};
@@ -41,7 +42,9 @@ pub(super) struct Report {
     pool: Pool,
     swap: Swap,
     windows: Seen,
-    /// Only with `--no-snoop`.
+    /// Only with `--platform`.
+    platform: Option<platform::Seen>,
+    /// Only where there are some in front of memory.
     caches: Option<Caches>,
     clients: Vec<OneClient>,
     /// What failed and was survived, and how often.
@@ -104,6 +107,7 @@ impl Report {
             pool: Pool::of(&rig.device),
             swap: Swap::of(&rig.swap),
             windows: rig.reach.seen(),
+            platform: rig.platform.as_ref().map(Chosen::seen),
             caches: Caches::of(&rig.gpu),
             failures: shared.failures.lock().clone(),
         }
@@ -131,6 +135,9 @@ impl Report {
                 ByteSize(row.evicted_bytes).into(),
                 row.full.into(),
             ]);
+        }
+        if let Some(platform) = &self.platform {
+            platform.print(outputs)?;
         }
         outputs.say(&format!("{memory}\n"))?;
         self.pool.print(outputs)?;

@@ -1,0 +1,109 @@
+//! The platform that the card is in, and what is made of it.
+
+use anyhow::{Context, Result, bail};
+use backends::sim::{Gpu, Platform, SimMemory};
+use serde::Serialize;
+use ttm::dma::{Choice, CpuUse, Need, Verdict, choose};
+use ttm::pages::PageSource;
+use ttm::sync::Arc;
+
+use crate::args::{DemoArgs, Outputs};
+
+/// A platform, and what follows from it for system pages.
+pub(super) struct Chosen {
+    platform: Platform,
+    pub(super) verdict: Verdict,
+    choice: Choice,
+    ignored: bool,
+}
+
+impl Chosen {
+    /// What `--platform` names.
+    pub(super) fn of(args: &DemoArgs) -> Result<Option<Self>> {
+        let Some(name) = &args.platform else {
+            return Ok(None);
+        };
+        let platform = Platform::named(name).with_context(|| {
+            let names = Platform::ALL.map(|platform| platform.name()).join(", ");
+            format!("--platform: expected one of {names}, found {name:?}")
+        })?;
+        let verdict = platform.verdict();
+        // Pages of our own; a move keeps the CPU out, so each use by the card is bracketed.
+        let need = Need {
+            cpu_use: CpuUse::Bracketed,
+            ..Need::default()
+        };
+        Ok(Some(Self {
+            choice: choose(&verdict, &need),
+            platform,
+            verdict,
+            ignored: args.unsafe_ignore_probe,
+        }))
+    }
+
+    pub(super) fn memory(&self, seed: u64) -> SimMemory {
+        self.platform.memory(seed)
+    }
+
+    /// What a device is told that it reaches; nothing if the probe is ignored.
+    pub(super) fn told(&self) -> Option<Verdict> {
+        (!self.ignored).then(|| self.verdict.clone())
+    }
+
+    /// System pages: as the choice says, or as if everything were coherent.
+    pub(super) fn pages(&self, gpu: &Gpu) -> Result<Arc<dyn PageSource>> {
+        if !self.ignored {
+            return Ok(gpu.pages_for(&self.choice)?);
+        }
+        let Some(memory) = gpu.memory() else {
+            bail!("--platform: the card's memory has no contents");
+        };
+        Ok(memory.as_if_coherent())
+    }
+
+    pub(super) fn seen(&self) -> Seen {
+        Seen {
+            name: self.platform.name(),
+            code: self.choice.code.to_string(),
+            choice: self.choice.decision.name(),
+            reason: self.choice.reason.clone(),
+            ignored: self.ignored,
+        }
+    }
+}
+
+/// What `--platform list` prints.
+pub(super) fn list() -> String {
+    let platforms = Platform::ALL.iter();
+    let line = |platform: &Platform| format!("{:<14} {}\n", platform.name(), platform.says());
+    platforms.map(line).collect()
+}
+
+/// The platform, as `--json` writes it.
+#[derive(Debug, Serialize)]
+pub(super) struct Seen {
+    name: &'static str,
+    code: String,
+    choice: &'static str,
+    reason: String,
+    ignored: bool,
+}
+
+impl Seen {
+    pub(super) fn print(&self, outputs: &Outputs) -> Result<()> {
+        let Self {
+            name,
+            code,
+            choice,
+            reason,
+            ..
+        } = self;
+        let done = match self.ignored {
+            true => "ignored: streaming, no syncs, no limits; it would have been ",
+            false => "",
+        };
+        outputs.say(&format!(
+            "platform {name}: {done}{choice} ({code}): {reason}\n"
+        ))
+    }
+}
