@@ -3,11 +3,27 @@
 //! ```text
 //!   facts ──▶ Verdict (path, snoop, bounce: apart) ──▶ choose(need) ──▶ Choice, with its code
 //! ```
+//!
+//! A buffer is a list of segments: of frames for the CPU, of addresses for a device.
+//!
+//! ```text
+//!   frames ──build──▶ PageList ──direct, layout──▶ MappedList (a CPU side, a device side)
+//! ```
 
 mod error;
 mod mask;
+mod parms;
+mod segments;
 mod words;
+
+#[cfg(test)]
+mod dice;
 
 pub use error::{DmaError, NotCoherent};
 pub use mask::{Mask, MaskChange, Masks};
+pub use parms::{ParmsFault, SegmentParms};
+pub use segments::{
+    BusRange, CpuPage, CpuSegment, DmaPage, DmaSegment, FrameBytes, IoLayout, IoRun, MappedList,
+    PageList,
+};
 pub use words::{Direction, DmaAddr, Tri};
