@@ -10,6 +10,7 @@
 //!   frames ──build──▶ PageList ──direct, layout──▶ MappedList (a CPU side, a device side)
 //! ```
 
+mod constraints;
 mod error;
 mod mask;
 mod parms;
@@ -19,6 +20,10 @@ mod words;
 #[cfg(test)]
 mod dice;
 
+pub use constraints::{
+    Bound, CacheModes, Constraints, Empty, Encryption, Field, Misfit, Storage, StorageKind,
+    StorageKinds,
+};
 pub use error::{DmaError, NotCoherent};
 pub use mask::{Mask, MaskChange, Masks};
 pub use parms::{ParmsFault, SegmentParms};

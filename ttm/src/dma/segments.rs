@@ -70,7 +70,7 @@ pub struct FrameBytes<'a> {
     pub len: u64,
 }
 
-/// Memory of another device, by its address on the bus.
+/// Memory by its address on the bus.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct BusRange {
     /// The first byte.
