@@ -9,12 +9,15 @@
 //! ```text
 //!   frames ──build──▶ PageList ──direct, layout──▶ MappedList (a CPU side, a device side)
 //! ```
+//!
+//! Devices that share one are held to what all of them can use, [`Constraints`], by its [`Solver`].
 
 mod constraints;
 mod error;
 mod mask;
 mod parms;
 mod segments;
+mod solver;
 mod words;
 
 #[cfg(test)]
@@ -30,5 +33,8 @@ pub use parms::{ParmsFault, SegmentParms};
 pub use segments::{
     BusRange, CpuPage, CpuSegment, DmaPage, DmaSegment, FrameBytes, IoLayout, IoRun, MappedList,
     PageList,
+};
+pub use solver::{
+    AttachOutcome, AttachRequest, AttachmentId, Explanation, Migration, Reason, Solver,
 };
 pub use words::{Direction, DmaAddr, Tri};

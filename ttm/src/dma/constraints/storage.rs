@@ -111,7 +111,7 @@ pub struct Misfit {
 impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { have, want, .. } = self;
-        write!(f, "there is {have}, and wanted is {want}")
+        write!(f, "have {have}, want {want}")
     }
 }
 

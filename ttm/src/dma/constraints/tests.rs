@@ -389,8 +389,5 @@ fn each_field_of_storage_can_be_a_misfit() {
         ..two
     };
     let misfit = short.accepts(&ram).unwrap_err();
-    assert_eq!(
-        misfit.to_string(),
-        "there is 3 segments, and wanted is 2 segments"
-    );
+    assert_eq!(misfit.to_string(), "have 3 segments, want 2 segments");
 }
