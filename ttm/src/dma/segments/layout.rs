@@ -155,8 +155,9 @@ impl<'l> IoLayout<'l> {
 
     fn joins(&self, before: &DmaSegment, addr: DmaAddr, len: u64) -> bool {
         let addr = addr.get();
+        // All but the first segment begin with a frame (invariant of `PageList`), and so with a
+        // granule: that they adjoin is the rule's first half.
         addr == before.addr.get() + before.len
-            && addr & (self.granule - 1) == 0
             && addr & self.parms.boundary_mask != 0
             && len <= self.parms.max_segment.saturating_sub(before.len)
     }
