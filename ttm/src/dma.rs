@@ -3,17 +3,44 @@
 //! ```text
 //!   facts ──▶ Verdict (path, snoop, bounce: apart) ──▶ choose(need) ──▶ Choice, with its code
 //! ```
+//!
+//! A buffer is a list of segments: of frames for the CPU, of addresses for a device.
+//!
+//! ```text
+//!   frames ──build──▶ PageList ──direct, layout──▶ MappedList (a CPU side, a device side)
+//! ```
+//!
+//! Devices that share one are held to what all of them can use, [`Constraints`], by its [`Solver`].
 
 mod choice;
+mod constraints;
 mod error;
 mod mask;
+mod parms;
+mod segments;
+mod solver;
 mod verdict;
 mod words;
+
+#[cfg(test)]
+mod dice;
 
 pub use choice::{
     Choice, Code, CpuUse, Decision, Ends, Memory, Need, Row, Share, SkipSync, TABLE, choose,
 };
+pub use constraints::{
+    Bound, CacheModes, Constraints, Empty, Encryption, Field, Misfit, Storage, StorageKind,
+    StorageKinds,
+};
 pub use error::{DmaError, NotCoherent};
 pub use mask::{Mask, MaskChange, Masks};
+pub use parms::{ParmsFault, SegmentParms};
+pub use segments::{
+    BusRange, CpuPage, CpuSegment, DmaPage, DmaSegment, FrameBytes, IoLayout, IoRun, MappedList,
+    PageList,
+};
+pub use solver::{
+    AttachOutcome, AttachRequest, AttachmentId, Explanation, Migration, Reason, Solver,
+};
 pub use verdict::{BouncePolicy, Coherency, Fact, Missing, Path, Topic, Trust, Verdict};
 pub use words::{Direction, DmaAddr, Tri};

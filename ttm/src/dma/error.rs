@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Direction, Mask};
+use super::{Direction, Mask, ParmsFault};
 
 /// Why a mapping is not coherent without help.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,6 +119,65 @@ pub enum DmaError {
     /// The device's cache maintenance was to be skipped by somebody who cannot show that the device
     /// owns the buffer.
     SkipSyncWithoutProof,
+    /// No list can be built by these parameters.
+    BadParms {
+        /// What is wrong with them.
+        fault: ParmsFault,
+    },
+    /// A page size that is no power of two, or greater than it may be.
+    BadGranule {
+        /// What was asked for, in bytes.
+        granule: u64,
+        /// The greatest that will do, in bytes.
+        most: u64,
+    },
+    /// A segment that does not begin and end on pages of the size asked for.
+    NotAMultiple {
+        /// Which segment.
+        index: usize,
+        /// The page size, in bytes.
+        granule: u64,
+    },
+    /// A segment longer than the device takes.
+    SegmentTooLong {
+        /// Which segment.
+        index: usize,
+        /// Its bytes.
+        len: u64,
+        /// The most bytes.
+        max: u64,
+    },
+    /// More segments than the device takes.
+    TooManySegments {
+        /// How many there are.
+        have: usize,
+        /// How many it takes.
+        most: u32,
+    },
+    /// A segment across one of the addresses that the device cannot pass in one go.
+    BoundaryCrossed {
+        /// Which segment.
+        index: usize,
+    },
+    /// A segment that begins or ends between the addresses where it may.
+    Misaligned {
+        /// Which segment.
+        index: usize,
+        /// The low bits that are to be zero there.
+        mask: u64,
+    },
+    /// Low bits of addresses are to be kept that a translation of such pages does not keep.
+    AlignmentUnsupported {
+        /// The low bits to keep.
+        mask: u64,
+        /// The translation's page size, in bytes.
+        granule: u64,
+    },
+    /// The frames of a segment have no address, or not one after the other.
+    NoAddress {
+        /// Which segment.
+        index: usize,
+    },
 }
 
 impl fmt::Display for DmaError {
@@ -166,6 +225,46 @@ impl fmt::Display for DmaError {
             }
             Self::SkipSyncWithoutProof => f.write_str(
                 "only a buffer that a device owns already can be mapped for another without a sync",
+            ),
+            Self::BadParms { fault } => write!(f, "no list is built by these parameters: {fault}"),
+            Self::BadGranule { granule, most } => write!(
+                f,
+                "a page size is a power of two up to {most:#x}, and {granule:#x} is none; take one"
+            ),
+            Self::NotAMultiple { index, granule } => write!(
+                f,
+                "segment {index} does not begin and end on pages of {granule:#x}; take smaller \
+                 pages, or walk the segments"
+            ),
+            Self::SegmentTooLong { index, len, max } => write!(
+                f,
+                "segment {index} has {len:#x} bytes of at most {max:#x}; build the list by the \
+                 device's own parameters"
+            ),
+            Self::TooManySegments { have, most } => write!(
+                f,
+                "{have} segments of at most {most}; translate the addresses, or move the buffer \
+                 to longer runs"
+            ),
+            Self::BoundaryCrossed { index } => write!(
+                f,
+                "segment {index} crosses a boundary; build the list by the device's own \
+                 parameters, with shorter segments if its frames do not lie as they are numbered"
+            ),
+            Self::Misaligned { index, mask } => write!(
+                f,
+                "segment {index} begins or ends where some of the low bits {mask:#x} are set; \
+                 move the buffer to aligned frames"
+            ),
+            Self::AlignmentUnsupported { mask, granule } => write!(
+                f,
+                "the low bits {mask:#x} are not kept by a translation of pages of {granule:#x}; \
+                 map the frames as they are"
+            ),
+            Self::NoAddress { index } => write!(
+                f,
+                "the frames of segment {index} have no address of their own; translate them, or \
+                 build the list with shorter segments"
             ),
         }
     }
