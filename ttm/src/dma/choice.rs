@@ -91,6 +91,7 @@ impl fmt::Display for Choice {
 /// let verdict = Verdict {
 ///     path: Path::Translated { strict: true },
 ///     snoop: Tri::Yes,
+///     forced_bounce: Tri::No,
 ///     encrypted: Tri::No,
 ///     ..Verdict::unknown("0000:01:00.0")
 /// };
