@@ -4,10 +4,17 @@
 //!   facts ──▶ Verdict (path, snoop, bounce: apart) ──▶ choose(need) ──▶ Choice, with its code
 //! ```
 
+#[cfg(test)]
+mod draws;
 mod error;
+mod iova;
 mod mask;
 mod words;
 
 pub use error::{DmaError, NotCoherent};
+pub use iova::{
+    Align, Invalidation, IovaConfig, IovaLink, IovaRange, IovaRequest, IovaSpace, IovaSpan,
+    IovaState, IovaStats,
+};
 pub use mask::{Mask, MaskChange, Masks};
 pub use words::{Direction, DmaAddr, Tri};
