@@ -4,6 +4,7 @@
 //!   facts ──▶ Verdict (path, snoop, bounce: apart) ──▶ choose(need) ──▶ Choice, with its code
 //! ```
 
+mod bounce;
 #[cfg(test)]
 mod draws;
 mod error;
@@ -11,6 +12,9 @@ mod iova;
 mod mask;
 mod words;
 
+pub use bounce::{
+    BounceBytes, BounceMemory, BouncePool, BounceRequest, BounceStats, Bounced, Unmap,
+};
 pub use error::{DmaError, NotCoherent};
 pub use iova::{
     Align, Invalidation, IovaConfig, IovaLink, IovaRange, IovaRequest, IovaSpace, IovaSpan,

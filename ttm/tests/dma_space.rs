@@ -1,5 +1,5 @@
-//! Threads that take and give the same I/O addresses at once: nobody is given what another has, or
-//! what a device may still reach.
+//! Threads that take and give at once, I/O addresses and slots of a bounce pool: nobody is given what
+//! another has, or what a device may still reach.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,8 @@ use std::thread;
 
 use ttm::clock::Time;
 use ttm::dma::{
-    DmaAddr, Invalidation, IovaConfig, IovaRange, IovaRequest, IovaSpace, IovaSpan, Mask,
+    BounceBytes, BounceMemory, BouncePool, BounceRequest, Direction, DmaAddr, Invalidation,
+    IovaConfig, IovaRange, IovaRequest, IovaSpace, IovaSpan, Mask, Unmap,
 };
 
 const GRANULE: u64 = 4096;
@@ -85,10 +86,45 @@ fn threads_share_nothing(invalidation: Invalidation) {
 }
 
 #[test]
-fn threads_are_never_given_the_same() {
+fn threads_are_never_given_the_same_addresses() {
     threads_share_nothing(Invalidation::Strict);
     threads_share_nothing(Invalidation::Lazy {
         batch: 32,
         timeout_ns: 1000,
     });
+}
+
+#[test]
+fn threads_never_find_the_bytes_of_others_in_their_slots() {
+    const SETS: usize = 3;
+    let base = DmaAddr::new(0).unwrap();
+    let memory = BounceBytes::new(vec![0; SETS << 18]);
+    let pool = BouncePool::new(memory, base, 4).unwrap();
+    thread::scope(|scope| {
+        for thread in 1..=4 {
+            let pool = &pool;
+            scope.spawn(move || {
+                let mut draws = XorShift(thread);
+                for round in 0..3000 {
+                    let own = (thread as u8) << 5 | (round % 32) as u8;
+                    let len = 1 + draws.below(if round % 8 == 0 { 200_000 } else { 9000 });
+                    let mut buffer = vec![own; len as usize];
+                    let request = BounceRequest::new(draws.below(1 << 40), Direction::Both)
+                        .min_align_mask(0xfff);
+                    let Ok(mut mapping) = pool.map(&mut buffer, &request) else {
+                        continue;
+                    };
+                    let mut seen = vec![0; len as usize];
+                    pool.memory().get(mapping.address().get(), &mut seen);
+                    assert!(seen.iter().all(|&byte| byte == own));
+                    seen.fill(!own);
+                    pool.memory().put(mapping.address().get(), &seen);
+                    pool.sync_for_cpu(&mut mapping, 0..1).unwrap();
+                    let end = pool.unmap(mapping, Unmap::Sync);
+                    assert!(end.iter().all(|&byte| byte == !own));
+                }
+            });
+        }
+    });
+    assert_eq!(pool.stats().used, 0);
 }
