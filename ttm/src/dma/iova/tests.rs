@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::dma::draws::Draws;
-use crate::sync::Arc;
+use crate::sync::{Arc, OnceLock, Weak};
 
 const GRANULE: u64 = 4096;
 
@@ -293,6 +293,35 @@ fn an_allocation_without_room_invalidates_and_tries_again() {
 fn a_range_goes_back_where_it_is_from() {
     let (one, other) = (space(small(4)), space(small(4)));
     other.free(one.alloc(&request(1)).unwrap(), Time::ZERO);
+}
+
+#[test]
+fn what_is_being_invalidated_is_nobodys_and_no_lock_is_held() {
+    let lazy = |batch, timeout_ns| Invalidation::Lazy { batch, timeout_ns };
+    for invalidation in [Invalidation::Strict, lazy(1, 9), lazy(9, 0), lazy(99, 99)] {
+        let config = IovaConfig {
+            invalidation,
+            ..small(16)
+        };
+        let whole: Arc<OnceLock<Weak<IovaSpace>>> = Arc::default();
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let (own, kept) = (Arc::clone(&whole), Arc::clone(&taken));
+        let space = IovaSpace::new(config, move |gone| {
+            // As another thread would, in the middle of it.
+            let space = own.get().unwrap().upgrade().unwrap();
+            let range = space.alloc(&request(2)).unwrap();
+            for span in gone {
+                assert!(!range.span().intersects(*span), "{invalidation:?}");
+            }
+            kept.lock().push(range);
+        });
+        let space = Arc::new(space.unwrap());
+        whole.set(Arc::downgrade(&space)).unwrap();
+        let range = space.alloc(&request(2)).unwrap();
+        space.free(range, Time::ZERO);
+        space.flush();
+        assert_eq!(taken.lock().len(), 1, "{invalidation:?}");
+    }
 }
 
 /// What is taken, as a list.
