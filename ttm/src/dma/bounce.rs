@@ -115,7 +115,7 @@ impl<M: BounceMemory> BouncePool<M> {
     ///
     /// # Errors
     /// - [`DmaError::BouncePoolTooSmall`]: not one set, which is 256 KiB;
-    /// - [`DmaError::Misaligned`]: `base` is no multiple of a set;
+    /// - [`DmaError::MisalignedAddress`]: `base` is no multiple of a set;
     /// - [`DmaError::AddressOverflow`]: it goes past the last address.
     pub fn new(memory: M, base: DmaAddr, threads: usize) -> Result<Self, DmaError> {
         let (base, len) = (base.get(), memory.len());
@@ -124,7 +124,7 @@ impl<M: BounceMemory> BouncePool<M> {
             return Err(DmaError::BouncePoolTooSmall { len, least: SET });
         }
         if !base.is_multiple_of(SET) {
-            return Err(DmaError::Misaligned {
+            return Err(DmaError::MisalignedAddress {
                 address: base,
                 align: SET,
             });
@@ -148,7 +148,7 @@ impl<M: BounceMemory> BouncePool<M> {
     ///
     /// # Errors
     /// - [`DmaError::ZeroLength`];
-    /// - [`DmaError::AlignmentUnsupported`]: a mask is no power of two less one, or more is to be
+    /// - [`DmaError::BadAlignment`]: a mask is no power of two less one, or more is to be
     ///   kept of the address than a set can;
     /// - [`DmaError::TooLargeForBounce`]: more than a set, or a segment, has from there on;
     /// - [`DmaError::AboveMask`]: the device does not reach all of the pool;

@@ -2,8 +2,6 @@
 
 use core::fmt;
 
-use placement::PAGE_SIZE;
-
 use super::{Direction, Mask};
 
 /// Why a mapping is not coherent without help.
@@ -121,27 +119,29 @@ pub enum DmaError {
     /// The device's cache maintenance was to be skipped by somebody who cannot show that the device
     /// owns the buffer.
     SkipSyncWithoutProof,
-    /// A granule that is no power of two, or larger than a page.
+    /// A page size that is no power of two, or greater than it may be.
     BadGranule {
         /// What was asked for, in bytes.
         granule: u64,
+        /// The greatest that will do, in bytes.
+        most: u64,
     },
     /// An alignment that is no power of two, or wider than can be kept.
-    AlignmentUnsupported {
+    BadAlignment {
         /// What was asked for.
         asked: u64,
         /// The widest.
         most: u64,
     },
     /// An address or an offset that does not begin, or end, where it has to.
-    Misaligned {
+    MisalignedAddress {
         /// The address.
         address: u64,
         /// What it has to be a multiple of, or to agree with another address in.
         align: u64,
     },
     /// More bytes than any segment may have.
-    BoundaryCrossed {
+    LongerThanBoundary {
         /// How many.
         len: u64,
         /// The boundary: a power of two less one.
@@ -272,21 +272,20 @@ impl fmt::Display for DmaError {
             Self::SkipSyncWithoutProof => f.write_str(
                 "only a buffer that a device owns already can be mapped for another without a sync",
             ),
-            Self::BadGranule { granule } => write!(
+            Self::BadGranule { granule, most } => write!(
                 f,
-                "a granule of {granule} bytes; give the smallest page of the device's tables, a \
-                 power of two up to {PAGE_SIZE}"
+                "a page size is a power of two up to {most:#x}, and {granule:#x} is none; take one"
             ),
-            Self::AlignmentUnsupported { asked, most } => write!(
+            Self::BadAlignment { asked, most } => write!(
                 f,
                 "an alignment of {asked:#x} cannot be kept; ask for a power of two up to {most:#x}"
             ),
-            Self::Misaligned { address, align } => write!(
+            Self::MisalignedAddress { address, align } => write!(
                 f,
                 "{address:#x} is out of step by {:#x}; move it by whole units of {align:#x}",
                 address & align.wrapping_sub(1)
             ),
-            Self::BoundaryCrossed { len, boundary } => write!(
+            Self::LongerThanBoundary { len, boundary } => write!(
                 f,
                 "{len} bytes cross a boundary of {boundary:#x}; map them in pieces"
             ),

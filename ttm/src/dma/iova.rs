@@ -133,7 +133,8 @@ impl IovaSpace {
     ) -> Result<Self, DmaError> {
         let granule = config.granule;
         if !granule.is_power_of_two() || granule > PAGE_SIZE {
-            return Err(DmaError::BadGranule { granule });
+            let most = PAGE_SIZE;
+            return Err(DmaError::BadGranule { granule, most });
         }
         let shift = granule.trailing_zeros();
         // The last address of all is never one, so that a granule less does not matter.
@@ -180,9 +181,9 @@ impl IovaSpace {
     ///
     /// # Errors
     /// - [`DmaError::ZeroLength`];
-    /// - [`DmaError::AlignmentUnsupported`]: the alignment is no power of two, or the boundary none
+    /// - [`DmaError::BadAlignment`]: the alignment is no power of two, or the boundary none
     ///   less one;
-    /// - [`DmaError::BoundaryCrossed`]: more than any segment may have;
+    /// - [`DmaError::LongerThanBoundary`]: more than any segment may have;
     /// - [`DmaError::AboveMask`]: the limit, or the aperture, does not hold it even if it is empty;
     /// - [`DmaError::IovaExhausted`]: nothing is free now; this one may be retried.
     pub fn alloc(&self, request: &IovaRequest) -> Result<IovaRange, DmaError> {
@@ -212,7 +213,7 @@ impl IovaSpace {
     ///
     /// # Errors
     /// - [`DmaError::ZeroLength`], [`DmaError::AddressOverflow`];
-    /// - [`DmaError::Misaligned`]: not the first byte of a granule;
+    /// - [`DmaError::MisalignedAddress`]: not the first byte of a granule;
     /// - [`DmaError::AboveMask`]: beyond the limit, or the aperture;
     /// - [`DmaError::IovaReserved`], [`DmaError::IovaInUse`].
     pub fn alloc_at(&self, first: DmaAddr, len: u64, limit: Mask) -> Result<IovaRange, DmaError> {
@@ -241,7 +242,7 @@ impl IovaSpace {
         let align = self.granule();
         if !first.is_multiple_of(align) {
             let address = first;
-            return Err(DmaError::Misaligned { address, align });
+            return Err(DmaError::MisalignedAddress { address, align });
         }
         let end = (last >> self.shift) + 1;
         let holds = end <= whole_granules(limit, self.shift);

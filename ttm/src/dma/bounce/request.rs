@@ -58,11 +58,11 @@ impl BounceRequest {
     /// The most bytes that can be mapped so at once, while the pool is empty.
     ///
     /// # Errors
-    /// [`DmaError::AlignmentUnsupported`].
+    /// [`DmaError::BadAlignment`].
     pub fn largest(&self) -> Result<u64, DmaError> {
         let kept = self.min_align_mask.wrapping_add(1);
         if !kept.is_power_of_two() || kept > SET {
-            return Err(DmaError::AlignmentUnsupported {
+            return Err(DmaError::BadAlignment {
                 asked: kept,
                 most: SET,
             });
@@ -72,7 +72,7 @@ impl BounceRequest {
             u64::MAX => SET,
             _ if window.is_power_of_two() => window.min(SET),
             _ => {
-                return Err(DmaError::AlignmentUnsupported {
+                return Err(DmaError::BadAlignment {
                     asked: window,
                     most: 1 << 63,
                 });

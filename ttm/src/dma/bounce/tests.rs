@@ -74,7 +74,10 @@ fn a_pool_is_refused_that_is_small_uneven_or_at_the_end() {
         DmaError::BouncePoolTooSmall { len, least: SET }
     );
     let (address, align) = (PAGE, SET);
-    assert_eq!(new(SET, address), DmaError::Misaligned { address, align });
+    assert_eq!(
+        new(SET, address),
+        DmaError::MisalignedAddress { address, align }
+    );
     assert_eq!(new(SET, SET.wrapping_neg()), DmaError::AddressOverflow);
 }
 
@@ -144,7 +147,7 @@ fn what_never_fits_is_refused_with_what_would() {
         to_device(0).boundary(SET),
     ] {
         let refused = refused(1, &request);
-        assert!(matches!(refused, DmaError::AlignmentUnsupported { .. }));
+        assert!(matches!(refused, DmaError::BadAlignment { .. }));
     }
     let (end, mask) = (BASE + 2 * SET - 1, Mask::up_to(BASE + 2 * SET - 2));
     assert_eq!(

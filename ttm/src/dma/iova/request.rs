@@ -174,7 +174,7 @@ impl Want {
             _ => power_of_two(boundary + 1)? >> shift,
         };
         if granules > window {
-            return Err(DmaError::BoundaryCrossed { len, boundary });
+            return Err(DmaError::LongerThanBoundary { len, boundary });
         }
         let end = super::whole_granules(limit, shift);
         let want = Self {
@@ -220,7 +220,7 @@ impl Want {
 fn power_of_two(asked: u64) -> Result<u64, DmaError> {
     match asked.is_power_of_two() {
         true => Ok(asked),
-        false => Err(DmaError::AlignmentUnsupported {
+        false => Err(DmaError::BadAlignment {
             asked,
             most: 1 << 63,
         }),

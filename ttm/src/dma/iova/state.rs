@@ -121,7 +121,7 @@ impl IovaState {
     /// # Errors
     /// Nothing has changed:
     /// - [`DmaError::ZeroLength`], [`DmaError::AddressOverflow`], [`DmaError::RangeOutOfMapping`];
-    /// - [`DmaError::Misaligned`]: a piece other than the first starts within a granule, one other
+    /// - [`DmaError::MisalignedAddress`]: a piece other than the first starts within a granule, one other
     ///   than the last ends within one, or the memory begins elsewhere in its granule;
     /// - [`DmaError::IovaInUse`]: some of it is linked.
     pub fn link(&mut self, offset: u64, physical: u64, len: u64) -> Result<IovaLink, DmaError> {
@@ -132,11 +132,11 @@ impl IovaState {
         let in_step = at & (align - 1) == physical & (align - 1);
         if !starts || !in_step {
             let address = if starts { physical } else { at };
-            return Err(DmaError::Misaligned { address, align });
+            return Err(DmaError::MisalignedAddress { address, align });
         }
         if end != self.len && !(self.head + end).is_multiple_of(align) {
             let address = self.head + end;
-            return Err(DmaError::Misaligned { address, align });
+            return Err(DmaError::MisalignedAddress { address, align });
         }
         physical
             .checked_add(len - 1)

@@ -35,7 +35,8 @@ fn a_granule_is_a_power_of_two_up_to_a_page() {
             ..IovaConfig::default()
         };
         let refused = IovaSpace::new(config, |_| {}).unwrap_err();
-        assert_eq!(refused, DmaError::BadGranule { granule });
+        let most = GRANULE;
+        assert_eq!(refused, DmaError::BadGranule { granule, most });
     }
     for granule in [1, 512, 4096] {
         let all = space(IovaConfig {
@@ -90,14 +91,14 @@ fn what_never_fits_is_no_matter_of_retrying() {
     assert_eq!(refused(IovaRequest::new(0)), DmaError::ZeroLength);
     assert!(matches!(
         refused(request(1).align(Align::Min(24))),
-        DmaError::AlignmentUnsupported { asked: 24, .. }
+        DmaError::BadAlignment { asked: 24, .. }
     ));
     assert!(matches!(
         refused(request(1).boundary(24)),
-        DmaError::AlignmentUnsupported { asked: 25, .. }
+        DmaError::BadAlignment { asked: 25, .. }
     ));
     let (len, boundary) = (3 * GRANULE, 2 * GRANULE - 1);
-    let crossed = DmaError::BoundaryCrossed { len, boundary };
+    let crossed = DmaError::LongerThanBoundary { len, boundary };
     assert_eq!(refused(request(3).boundary(boundary)), crossed);
     assert!(!crossed.is_retryable());
 }
@@ -137,7 +138,7 @@ fn fixed_addresses_are_granted_refused_and_given_back() {
     assert_eq!(take(first, len), Err(DmaError::IovaInUse { first, len }));
     assert_eq!(
         take(0xc001, 1),
-        Err(DmaError::Misaligned {
+        Err(DmaError::MisalignedAddress {
             address: 0xc001,
             align: GRANULE
         })
@@ -452,7 +453,7 @@ fn against_a_model(seed: u64, lazy: bool) {
                         };
                         assert!(!model.has_room(&request, len), "seed {seed}: {request:?}");
                     }
-                    Err(DmaError::AboveMask { .. } | DmaError::BoundaryCrossed { .. }) => {}
+                    Err(DmaError::AboveMask { .. } | DmaError::LongerThanBoundary { .. }) => {}
                     Err(other) => panic!("seed {seed}: {other}"),
                 }
             }
@@ -501,7 +502,7 @@ fn only_the_first_link_starts_and_only_the_last_ends_within_a_granule() {
     let mut state = state(&space, 0x3000, 0x200);
     assert_eq!(state.address().get() & 0xfff, 0x200);
     let misaligned = |address| {
-        Err(DmaError::Misaligned {
+        Err(DmaError::MisalignedAddress {
             address,
             align: GRANULE,
         })
