@@ -12,9 +12,11 @@
 //!
 //! Devices that share one are held to what all of them can use, [`Constraints`], by its [`Solver`].
 
+mod bounce;
 mod choice;
 mod constraints;
 mod error;
+mod iova;
 mod mask;
 mod parms;
 mod segments;
@@ -25,6 +27,9 @@ mod words;
 #[cfg(test)]
 mod dice;
 
+pub use bounce::{
+    BounceBytes, BounceMemory, BouncePool, BounceRequest, BounceStats, Bounced, Unmap,
+};
 pub use choice::{
     Choice, Code, CpuUse, Decision, Ends, Memory, Need, Row, Share, SkipSync, TABLE, choose,
 };
@@ -33,6 +38,10 @@ pub use constraints::{
     StorageKinds,
 };
 pub use error::{DmaError, NotCoherent};
+pub use iova::{
+    Align, Invalidation, IovaConfig, IovaLink, IovaRange, IovaRequest, IovaSpace, IovaSpan,
+    IovaState, IovaStats,
+};
 pub use mask::{Mask, MaskChange, Masks};
 pub use parms::{ParmsFault, SegmentParms};
 pub use segments::{

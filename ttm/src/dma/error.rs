@@ -178,6 +178,104 @@ pub enum DmaError {
         /// Which segment.
         index: usize,
     },
+    /// An alignment that is no power of two, or wider than can be kept.
+    BadAlignment {
+        /// What was asked for.
+        asked: u64,
+        /// The widest.
+        most: u64,
+    },
+    /// An address or an offset that does not begin, or end, where it has to.
+    MisalignedAddress {
+        /// The address.
+        address: u64,
+        /// What it has to be a multiple of, or to agree with another address in.
+        align: u64,
+    },
+    /// More bytes than any segment may have.
+    LongerThanBoundary {
+        /// How many.
+        len: u64,
+        /// The boundary: a power of two less one.
+        boundary: u64,
+    },
+    /// No I/O addresses are left below the limit.
+    IovaExhausted {
+        /// How many bytes were asked for.
+        len: u64,
+        /// Below what.
+        limit: Mask,
+    },
+    /// Addresses that belong to the platform.
+    IovaReserved {
+        /// The first.
+        first: u64,
+        /// How many.
+        len: u64,
+    },
+    /// Addresses that somebody has.
+    IovaInUse {
+        /// The first.
+        first: u64,
+        /// How many.
+        len: u64,
+    },
+    /// A part of a link, which is unlinked whole or not at all.
+    PartialUnmap {
+        /// The first byte.
+        offset: u64,
+        /// How many.
+        len: u64,
+        /// Where the link that it cuts begins.
+        link: u64,
+    },
+    /// Bytes that are not linked.
+    NotMapped {
+        /// The first of them.
+        offset: u64,
+    },
+    /// More bytes than adjoin anywhere in the bounce pool.
+    TooLargeForBounce {
+        /// How many.
+        len: u64,
+        /// The most that one mapping of this alignment can have.
+        max: u64,
+    },
+    /// The bounce pool has no room now.
+    BouncePoolFull {
+        /// How many bytes of slots are needed.
+        need: u64,
+        /// How many there are.
+        total: u64,
+        /// How many of them are used.
+        used: u64,
+    },
+    /// Memory that is no bounce pool.
+    BouncePoolTooSmall {
+        /// How many bytes it has.
+        len: u64,
+        /// The fewest that will do.
+        least: u64,
+    },
+}
+
+impl DmaError {
+    /// Whether the same may succeed once others have given back what they have.
+    ///
+    /// ```
+    /// use ttm::dma::{DmaError, Mask};
+    ///
+    /// let limit = Mask::bits(28);
+    /// assert!(DmaError::IovaExhausted { len: 4096, limit }.is_retryable());
+    /// assert!(!DmaError::ZeroLength.is_retryable());
+    /// ```
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::IovaExhausted { .. } | Self::BouncePoolFull { .. }
+        )
+    }
 }
 
 impl fmt::Display for DmaError {
@@ -265,6 +363,51 @@ impl fmt::Display for DmaError {
                 f,
                 "the frames of segment {index} have no address of their own; translate them, or \
                  build the list with shorter segments"
+            ),
+            Self::BadAlignment { asked, most } => write!(
+                f,
+                "an alignment of {asked:#x} cannot be kept; ask for a power of two up to {most:#x}"
+            ),
+            Self::MisalignedAddress { address, align } => write!(
+                f,
+                "{address:#x} is out of step by {:#x}; move it by whole units of {align:#x}",
+                address & align.wrapping_sub(1)
+            ),
+            Self::LongerThanBoundary { len, boundary } => write!(
+                f,
+                "{len} bytes cross a boundary of {boundary:#x}; map them in pieces"
+            ),
+            Self::IovaExhausted { len, limit } => write!(
+                f,
+                "no {len} I/O addresses are left within the {limit}; unmap something and retry"
+            ),
+            Self::IovaReserved { first, len } => write!(
+                f,
+                "addresses {first:#x}+{len:#x} belong to the platform; choose others"
+            ),
+            Self::IovaInUse { first, len } => write!(
+                f,
+                "addresses {first:#x}+{len:#x} are in use; unmap what is there, or choose others"
+            ),
+            Self::PartialUnmap { offset, len, link } => write!(
+                f,
+                "bytes {offset}+{len} cut the link at {link}; unlink all of it"
+            ),
+            Self::NotMapped { offset } => {
+                write!(f, "byte {offset} is not linked; unlink only what is")
+            }
+            Self::TooLargeForBounce { len, max } => write!(
+                f,
+                "{len} bytes cannot be copied at once; map at most {max} a piece"
+            ),
+            Self::BouncePoolFull { need, total, used } => write!(
+                f,
+                "the bounce pool has {used} of {total} bytes in use and no run of {need}; unmap \
+                 something and retry"
+            ),
+            Self::BouncePoolTooSmall { len, least } => write!(
+                f,
+                "{len} bytes are no bounce pool; give it at least {least}"
             ),
         }
     }
