@@ -15,14 +15,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use backends::host::{HostSpace, Strategy, read_into_window, write_from_window};
-use backends::sim::RouteMode;
+use backends::host::{
+    FaultThreads, HostSpace, MemfdPages, Strategy, read_into_window, wall_clock, write_from_window,
+};
+use backends::sim::{RouteMode, SimDriver};
 use placement::{MemType, PageCount};
 use rustix::io::Errno;
 use ttm::Error;
 use ttm::context::OpContext;
+use ttm::device::Device;
 use ttm::driver::Advice;
-use ttm::map::{Access, AddressSpace, Fault, FaultHandler, Follow, MapInfo, WindowConfig};
+use ttm::map::{Access, AddressSpace, Fault, FaultHandler, Follow, MapInfo, WindowConfig, Windows};
 use ttm::sync::Arc;
 use ttm::trace::Event;
 
@@ -682,6 +685,56 @@ fn a_thousand_windows_come_and_go() {
 }
 
 /// The laws by strategy, for people: what each can, as the space says it.
+/// A window of 2 MiB and more begins where huge pages can be mapped as such, and is one mapping of
+/// them where its memory is made of them.
+#[test]
+fn huge_pages_are_mapped_as_such_where_memory_has_them() {
+    let _nothing = NothingLeft::expected();
+    let Some(way) = ways().into_iter().next() else {
+        return;
+    };
+    let pages = Arc::new(MemfdPages::new().unwrap());
+    let device = Device::builder(SimDriver::new(), wall_clock())
+        .pages(Arc::clone(&pages) as _)
+        .build()
+        .unwrap();
+    let space = Arc::new(HostSpace::with(way.strategy).unwrap());
+    let windows = Windows::new(&device, Arc::clone(&space) as _);
+    let threads = FaultThreads::start(windows.handler(), space, 2).unwrap();
+    let bo = device.create(ttm::bo::BoInfo::new(8 << 20), ()).unwrap();
+    let window = windows.map(&bo, MapInfo::whole()).unwrap();
+    let at = window.addresses();
+    assert!(at.base.is_multiple_of(2 << 20));
+    window.populate().unwrap();
+    let part = MapInfo::whole().pages(256..2048);
+    let part = windows.map(&bo, part).unwrap();
+    assert_eq!(part.addresses().base % (2 << 20), 1 << 20);
+    let got = pages.huge_counts().got;
+    let mapped = huge_bytes(at);
+    println!("{got} huge pages, {mapped} bytes mapped as such");
+    assert_eq!(mapped > 0, got > 0, "{:?}", pages.huge_counts());
+    drop((window, part));
+    drop(threads);
+}
+
+/// Bytes of `at` that the kernel has mapped by huge pages.
+fn huge_bytes(at: ttm::map::Addresses) -> usize {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut inside = false;
+    let mut bytes = 0;
+    for line in smaps.lines() {
+        if let Some((start, _)) = line.split_once('-')
+            && let Ok(start) = usize::from_str_radix(start, 16)
+        {
+            inside = at.contains(start);
+        } else if inside && let Some(size) = line.strip_prefix("ShmemPmdMapped:") {
+            let kib = size.trim().trim_end_matches(" kB");
+            bytes += kib.parse::<usize>().unwrap() << 10;
+        }
+    }
+    bytes
+}
+
 #[test]
 fn the_table_of_strategies() {
     let _nothing = NothingLeft::expected();
