@@ -69,7 +69,13 @@ impl Sight {
         self.whole.mend()?;
         self.part.mend()?;
         self.populate()?;
+        let by_address = self.windows.abilities().loads_wait;
         let bytes = |window: &Window<SimDriver>| -> Result<Vec<u8>> {
+            if !by_address {
+                // An address would pin the object.
+                let mut bytes = vec![0; window.len()];
+                return window.read_at(0, &mut bytes).map(|()| bytes);
+            }
             let words = window.words()?;
             let bytes = words.iter().flat_map(|word| word.load().to_le_bytes());
             Ok(bytes.collect())

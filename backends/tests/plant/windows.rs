@@ -6,14 +6,21 @@ use placement::PageCount;
 use ttm::bo::Bo;
 use ttm::fault::{Faults, Site};
 use ttm::map::{AddressSpace, Follow, MapInfo, Window, WindowConfig, Windows};
+use ttm::plant::Defect;
 use ttm::sync::{Arc, Mutex};
 
 use crate::support::{PAGE, Setup, World, system, vram};
 use crate::{Found, SIZE, check, told};
 
-/// Whether a defect can do harm here: a copy under writers needs a kernel that notes writes.
-pub(crate) fn notes_writes() -> bool {
-    HostSpace::probe().abilities().tracks_writes
+/// Whether a defect can do harm here: windows over what moves need accesses that wait, a copy under
+/// writers a kernel that notes writes.
+pub(crate) fn can_harm(defect: Defect) -> bool {
+    let able = HostSpace::probe().abilities();
+    match defect {
+        Defect::NoRevoke => able.loads_wait,
+        Defect::NoDirtyRecopy => able.tracks_writes,
+        _ => true,
+    }
 }
 
 /// A window over all of `bo`, and who serves it.
