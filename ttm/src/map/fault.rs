@@ -37,16 +37,19 @@ impl FaultHandler for Registry {
         };
         let page = window.page_at(fault.address);
         let clock = &self.device.clock;
+        let work = || {
+            self.serve_here(&window, page, fault);
+            // If it was released meanwhile, it was locked and left to us.
+            self.device.release_batch();
+        };
         clock.on_behalf(&mut || match clock.takes_turns() {
             // Which thread serves is chance, and runs are to be the same again.
-            true => in_lane(0, || self.serve_here(&window, page, fault)),
-            false => self.serve_here(&window, page, fault),
+            true => in_lane(0, work),
+            false => work(),
         });
         // Last: whoever waited finds nothing of this under way any more.
         let run = window.run_at(page);
         drop(window);
-        // If it was released meanwhile, it was locked and left to us.
-        self.device.release_batch();
         self.space.wake(run);
     }
 }
