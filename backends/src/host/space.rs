@@ -262,6 +262,7 @@ impl AddressSpace for HostSpace {
             return Ok(at);
         }
         let side = Side::reserve(bytes, align, phase)?;
+        side.keep_from_children()?;
         if let How::Watched(uffd) = &self.how {
             // Nobody knows these addresses yet.
             mapping::allow(side.addresses(), Access::ReadWrite)?;

@@ -113,7 +113,12 @@ impl WindowCore {
             Some(guard) => guard,
             None => {
                 if thread != 0 && bo.device.domain.is_held_by(reservation, thread) {
-                    return Err(Error::Unsupported(SELF));
+                    // This may be of an access that was let go on meanwhile, by a thread that has
+                    // locked the object since. One that does wait is woken and comes again.
+                    return match self.comes_again(thread) {
+                        true => Err(Error::Unsupported(SELF)),
+                        false => Ok(0),
+                    };
                 }
                 wait_lock(&ask.ticket, ask.context, reservation, false)?;
                 Guard::of(reservation, ask.ticket, true)

@@ -31,6 +31,9 @@ const FILLED_BY_FAULT: u64 = 16;
 /// A window that was used follows so many moves at once before one is left to a fault, to see
 /// whether it is still used.
 const CREDIT: u32 = 256;
+/// A thread that waits for itself is heard of so often before its access is ended: one that has gone
+/// on since it was heard of is not heard of again.
+const SURE: u32 = 8;
 /// The most that credit grows to by being used again and again.
 const MOST_CREDIT: u32 = 4096;
 
@@ -56,6 +59,8 @@ struct Inner {
     grant: u32,
     /// Mappings that it is charged for.
     mappings: usize,
+    /// A thread that seemed to wait for itself, and how often since something was shown.
+    stuck: (u64, u32),
     closed: bool,
 }
 
@@ -81,6 +86,7 @@ impl WindowCore {
                 credit: 0,
                 grant: CREDIT,
                 mappings: LEAST_MAPPINGS,
+                stuck: (0, 0),
                 closed: false,
             }),
         }
@@ -200,6 +206,7 @@ impl WindowCore {
         for part in parts {
             inner.layout.enter(part);
         }
+        inner.stuck = (0, 0);
         // Relaxed: a count for people.
         self.registry.counters.shown.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -274,6 +281,18 @@ impl WindowCore {
         self.registry.remove(self.at.base);
         self.registry.space.release(self.at);
         self.registry.uncharge(inner.mappings);
+    }
+
+    /// Whether `thread`, which has the object locked, has been heard of so often, with nothing shown
+    /// in between, that it surely waits for itself.
+    pub(super) fn comes_again(&self, thread: u64) -> bool {
+        let mut inner = self.inner.lock();
+        let times = match inner.stuck {
+            (who, times) if who == thread => times + 1,
+            _ => 1,
+        };
+        inner.stuck = (thread, times);
+        times >= SURE
     }
 
     /// Whether accesses wait while content is on its way.

@@ -44,7 +44,8 @@ fn failed(call: &str, addresses: Addresses, error: Errno) -> io::Error {
 pub(super) struct Side(Addresses);
 
 impl Side {
-    /// Addresses without memory or rights, `phase` bytes above a multiple of `align`.
+    /// Addresses without memory or rights, `phase` bytes above a multiple of `align`. Children inherit
+    /// them, unless they are [kept from them](Side::keep_from_children).
     pub(super) fn reserve(bytes: usize, align: usize, phase: usize) -> io::Result<Self> {
         let wider = bytes.checked_add(align).ok_or(io::ErrorKind::OutOfMemory)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
@@ -66,12 +67,10 @@ impl Side {
             base: base + lead + bytes,
             bytes: rest,
         });
-        let side = Self(Addresses {
+        Ok(Self(Addresses {
             base: base + lead,
             bytes,
-        });
-        side.keep_from_children()?;
-        Ok(side)
+        }))
     }
 
     /// The memory of a piece, page tables filled if `filled`, aligned as the piece is. A child that
@@ -128,7 +127,7 @@ impl Side {
         self.0
     }
 
-    fn keep_from_children(&self) -> io::Result<()> {
+    pub(super) fn keep_from_children(&self) -> io::Result<()> {
         keep_from_children(self.0)
     }
 

@@ -98,7 +98,9 @@ impl Arena {
 
     fn new() -> io::Result<Self> {
         let (faults, told) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        let base = Side::reserve(ARENA, HUGE, 0)?.keep().base;
+        let side = Side::reserve(ARENA, HUGE, 0)?;
+        side.keep_from_children()?;
+        let base = side.keep().base;
         let pages = PageCount::from_bytes_ceil(ARENA as u64).expect("below the greatest");
         Ok(Self {
             base,
