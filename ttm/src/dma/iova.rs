@@ -25,6 +25,7 @@ use core::fmt;
 
 use placement::{Extent, PAGE_SIZE, PageCount, PageRange, Range, Request, Space};
 
+use super::words::last_byte;
 use super::{DmaAddr, DmaError, Mask};
 use crate::clock::Time;
 use crate::sync::Mutex;
@@ -237,8 +238,7 @@ impl IovaSpace {
 
     /// The granules of `len` bytes from `first` on.
     fn granules_at(&self, first: u64, len: u64, limit: Mask) -> Result<PageRange, DmaError> {
-        let before = len.checked_sub(1).ok_or(DmaError::ZeroLength)?;
-        let last = first.checked_add(before).ok_or(DmaError::AddressOverflow)?;
+        let last = last_byte(first, len)?;
         let align = self.granule();
         if !first.is_multiple_of(align) {
             let address = first;

@@ -7,6 +7,7 @@
 use core::fmt;
 
 use super::DmaError;
+use super::words::last_byte;
 
 /// The addresses that a device reaches: from 0 to the mask, inclusive.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -283,10 +284,9 @@ impl Masks {
     }
 }
 
-/// The last of `len` bytes from `first` on.
+/// The last of `len` bytes from `first` on, if the mask reaches it.
 fn checked(first: u64, len: u64, mask: Mask) -> Result<u64, DmaError> {
-    let before = len.checked_sub(1).ok_or(DmaError::ZeroLength)?;
-    let last = first.checked_add(before).ok_or(DmaError::AddressOverflow)?;
+    let last = last_byte(first, len)?;
     match last <= mask.last() {
         true => Ok(last),
         false => Err(DmaError::AboveMask { end: last, mask }),

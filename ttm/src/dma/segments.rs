@@ -19,6 +19,7 @@ mod tests;
 
 use placement::{PAGE_SIZE, PageCount, PageRange};
 
+use super::words::last_byte;
 use super::{DmaAddr, DmaError, SegmentParms};
 use crate::pages::FrameSpan;
 
@@ -53,9 +54,7 @@ impl DmaSegment {
     /// # Errors
     /// [`DmaError::ZeroLength`], [`DmaError::AddressOverflow`].
     pub fn last(&self) -> Result<u64, DmaError> {
-        let before = self.len.checked_sub(1).ok_or(DmaError::ZeroLength)?;
-        let last = self.addr.get().checked_add(before);
-        last.ok_or(DmaError::AddressOverflow)
+        last_byte(self.addr.get(), self.len)
     }
 }
 

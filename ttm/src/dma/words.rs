@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use super::DmaError;
+
 /// Who writes and who reads what is mapped.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Direction {
@@ -119,5 +121,40 @@ impl fmt::Debug for DmaAddr {
 impl fmt::LowerHex for DmaAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::LowerHex::fmt(&self.0, f)
+    }
+}
+
+/// The last of `len` bytes from `first` on.
+///
+/// # Errors
+/// [`DmaError::ZeroLength`], [`DmaError::AddressOverflow`].
+pub(super) fn last_byte(first: u64, len: u64) -> Result<u64, DmaError> {
+    let before = len.checked_sub(1).ok_or(DmaError::ZeroLength)?;
+    first.checked_add(before).ok_or(DmaError::AddressOverflow)
+}
+
+/// What the multiples are of that a boundary, a power of two less one, does not let be crossed; of
+/// no boundary, the largest power of two.
+///
+/// # Errors
+/// [`DmaError::BadAlignment`].
+pub(super) fn boundary_step(boundary: u64) -> Result<u64, DmaError> {
+    match boundary {
+        u64::MAX => Ok(1 << 63),
+        _ => power_of_two(boundary + 1),
+    }
+}
+
+/// An alignment, if it is one.
+///
+/// # Errors
+/// [`DmaError::BadAlignment`].
+pub(super) fn power_of_two(asked: u64) -> Result<u64, DmaError> {
+    match asked.is_power_of_two() {
+        true => Ok(asked),
+        false => Err(DmaError::BadAlignment {
+            asked,
+            most: 1 << 63,
+        }),
     }
 }

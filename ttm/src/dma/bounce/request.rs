@@ -4,6 +4,7 @@ use placement::PAGE_SIZE;
 
 use super::area::bits;
 use super::{SET, SET_SLOTS, SLOT};
+use crate::dma::words::boundary_step;
 use crate::dma::{Direction, DmaError, Mask};
 
 /// How bytes are to be mapped.
@@ -67,17 +68,7 @@ impl BounceRequest {
                 most: SET,
             });
         }
-        let window = self.boundary.wrapping_add(1);
-        let window = match self.boundary {
-            u64::MAX => SET,
-            _ if window.is_power_of_two() => window.min(SET),
-            _ => {
-                return Err(DmaError::BadAlignment {
-                    asked: window,
-                    most: 1 << 63,
-                });
-            }
-        };
+        let window = boundary_step(self.boundary)?.min(SET);
         Ok(window - (self.original & self.min_align_mask & (window - 1)))
     }
 

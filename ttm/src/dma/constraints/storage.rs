@@ -5,6 +5,7 @@ use core::fmt;
 use placement::CacheMode;
 
 use super::{Bound, Field, StorageKind};
+use crate::dma::words::last_byte;
 use crate::dma::{BusRange, DmaError};
 
 /// Where a buffer is: in what memory, at which addresses.
@@ -35,9 +36,10 @@ impl Storage {
         let mut runs: Vec<Span> = Vec::new();
         for range in ranges {
             let first = range.addr.get();
-            let before = range.len.checked_sub(1).ok_or(DmaError::ZeroLength)?;
-            let last = first.checked_add(before).filter(|last| *last < u64::MAX);
-            let last = last.ok_or(DmaError::AddressOverflow)?;
+            let last = last_byte(first, range.len)?;
+            if last == u64::MAX {
+                return Err(DmaError::AddressOverflow);
+            }
             match runs.last_mut() {
                 Some(run) if run.last + 1 == first => run.last = last,
                 _ => runs.push(Span { first, last }),

@@ -5,6 +5,7 @@ use core::ops::RangeInclusive;
 use placement::{PAGE_SIZE, PageRange};
 
 use super::cache;
+use crate::dma::words::{boundary_step, power_of_two};
 use crate::dma::{DmaError, Mask};
 
 /// When a device forgets translations of what was freed.
@@ -171,7 +172,7 @@ impl Want {
         };
         let window = match boundary {
             u64::MAX => 1 << 63,
-            _ => power_of_two(boundary + 1)? >> shift,
+            _ => boundary_step(boundary)? >> shift,
         };
         if granules > window {
             return Err(DmaError::LongerThanBoundary { len, boundary });
@@ -214,15 +215,5 @@ impl Want {
         start + self.granules <= self.end
             && start & (self.align - 1) == 0
             && self.crosses_at(start).is_none()
-    }
-}
-
-fn power_of_two(asked: u64) -> Result<u64, DmaError> {
-    match asked.is_power_of_two() {
-        true => Ok(asked),
-        false => Err(DmaError::BadAlignment {
-            asked,
-            most: 1 << 63,
-        }),
     }
 }
