@@ -83,16 +83,11 @@ impl BoCore {
         ask: &Ask<'_>,
     ) -> Result<Vec<View<'_>>> {
         let mut state = self.state(held);
-        self.make_ready(held, &mut state, ask)?;
-        self.is_untouched(&state)?;
-        self.wait_for_move(held, &mut state, ask)?;
-        self.wait_idle(held, Usage::Kernel, ask)?;
-        self.be_somewhere(&mut state)?;
+        self.stand_still(held, &mut state, ask)?;
         state.content = Content::Kept;
         match self.looks(&mut state, pages.clone(), ask) {
             Err(Error::Unsupported(_)) if !state.has_frames() => {
                 self.come_to_the_cpu(held, &mut state, ask)?;
-                self.wait_for_move(held, &mut state, ask)?;
                 self.looks(&mut state, pages, ask)
             }
             looks => looks,

@@ -229,16 +229,11 @@ impl BoCore {
         writes: bool,
         ask: &Ask<'_>,
     ) -> Result<Shown> {
-        self.make_ready(held, state, ask)?;
-        self.is_untouched(state)?;
-        self.wait_for_move(held, state, ask)?;
-        self.wait_idle(held, Usage::Kernel, ask)?;
-        self.be_somewhere(state)?;
+        self.stand_still(held, state, ask)?;
         if let Err(Error::Unsupported(_)) = self.shown(state)
             && !state.has_frames()
         {
             self.come_to_the_cpu(held, state, ask)?;
-            self.wait_for_move(held, state, ask)?;
         }
         if state.has_frames() {
             self.populate_part(state, range, Some(Fill::Zeroes), ask)?;
@@ -251,7 +246,25 @@ impl BoCore {
         Ok(shown)
     }
 
-    /// Moves the object to where its driver, or else the manager, wants it for the CPU.
+    /// Has the content somewhere, with no move under way, so that the CPU can look at it.
+    ///
+    /// # Errors
+    /// [`Error::Purged`], [`Error::ContentLost`], and those of waiting.
+    pub(super) fn stand_still(
+        &self,
+        held: &Held<'_>,
+        state: &mut BoState,
+        ask: &Ask<'_>,
+    ) -> Result<()> {
+        self.make_ready(held, state, ask)?;
+        self.is_untouched(state)?;
+        self.wait_for_move(held, state, ask)?;
+        self.wait_idle(held, Usage::Kernel, ask)?;
+        self.be_somewhere(state)
+    }
+
+    /// Moves the object to where its driver, or else the manager, wants it for the CPU, and waits
+    /// until it is there.
     pub(super) fn come_to_the_cpu(
         &self,
         held: &Held<'_>,
@@ -271,7 +284,7 @@ impl BoCore {
             if let Some(taken) = self.find_space(state, &placement, forced, ask)? {
                 self.migrate(held, state, taken, ask, Reason::CpuAccess)?;
                 state.note(&placement);
-                return Ok(());
+                return self.wait_for_move(held, state, ask);
             }
         }
         Err(self.refusal(placement.places()))
