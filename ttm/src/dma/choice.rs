@@ -14,7 +14,7 @@ pub use table::{Code, Row, TABLE};
 use core::fmt;
 use core::fmt::Write as _;
 
-use super::{DmaError, NotCoherent, Verdict};
+use super::{DmaError, Verdict};
 use case::Case;
 
 /// What to do.
@@ -142,14 +142,6 @@ impl Choice {
         line("change", &self.code.would_change());
         text
     }
-}
-
-/// Whose fault it is that coherency cannot be promised.
-fn cause(case: &Case, verdict: Option<&Verdict>) -> NotCoherent {
-    case.bounces(verdict).unwrap_or(match case.snoop.is_no() {
-        true => NotCoherent::DeviceDoesNotSnoop,
-        false => NotCoherent::Unknown,
-    })
 }
 
 #[cfg(test)]

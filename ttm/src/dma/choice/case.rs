@@ -150,6 +150,10 @@ pub(super) struct Case {
     pub(super) allow_bounce: bool,
     pub(super) pool: bool,
     pub(super) coherent_memory: bool,
+    /// What the device reaches, for errors.
+    pub(super) mask: Mask,
+    /// The last byte that it would have to reach, for errors.
+    pub(super) end: u64,
 }
 
 impl Case {
@@ -186,6 +190,8 @@ impl Case {
             allow_bounce: need.allow_bounce,
             pool: !verdict.bounce_pool.is_no(),
             coherent_memory: need.coherent_memory,
+            mask: verdict.mask,
+            end: verdict.required.last(),
         }
     }
 
@@ -207,10 +213,9 @@ impl Case {
         self.ends == Ends::Neither && self.device_writes
     }
 
-    /// Why the buffer may be copied on its way if it is mapped as it is. `verdict` gives the figures.
-    pub(super) fn bounces(&self, verdict: Option<&Verdict>) -> Option<NotCoherent> {
+    /// Why the buffer may be copied on its way if it is mapped as it is.
+    pub(super) fn bounces(&self) -> Option<NotCoherent> {
         let maybe_direct = self.is_direct() || self.way == Way::Unknown;
-        let mask = verdict.map_or(Mask::ALL, |verdict| verdict.mask);
         if self.restricted {
             Some(NotCoherent::RestrictedPool)
         } else if self.encrypted {
@@ -218,12 +223,20 @@ impl Case {
         } else if maybe_direct && self.forced {
             Some(NotCoherent::ForcedBounce)
         } else if maybe_direct && self.limited && self.lies != Lies::Below {
-            let end = verdict.map_or(u64::MAX, |verdict| verdict.required.last());
+            let Self { mask, end, .. } = *self;
             Some(NotCoherent::AboveMask { end, mask })
         } else if self.way == Way::Translated && self.untrusted && self.ends != Ends::Granule {
             Some(NotCoherent::UntrustedUnaligned)
         } else {
             None
         }
+    }
+
+    /// Whose fault it is that coherency cannot be promised.
+    pub(super) fn cause(&self) -> NotCoherent {
+        self.bounces().unwrap_or(match self.snoop.is_no() {
+            true => NotCoherent::DeviceDoesNotSnoop,
+            false => NotCoherent::Unknown,
+        })
     }
 }

@@ -7,8 +7,8 @@
 
 use core::fmt;
 
+use super::Decision;
 use super::case::{Case, Ends, Lies, Memory, Need, SkipSync, Way};
-use super::{Decision, cause};
 use crate::dma::{DmaError, Topic, Verdict};
 
 /// The name of a row. It stays; new rows get new ones.
@@ -152,7 +152,7 @@ fn by_snoop(case: &Case) -> Decision {
 
 fn not_coherent(case: &Case) -> Decision {
     Decision::Refuse(DmaError::NotCoherent {
-        cause: cause(case, None),
+        cause: case.cause(),
     })
 }
 
@@ -164,7 +164,7 @@ fn coherent(case: &Case) -> Decision {
 }
 
 fn would_bounce(case: &Case) -> Decision {
-    let cause = cause(case, None);
+    let cause = case.cause();
     Decision::Refuse(match case.shared {
         true => DmaError::WouldBounceShared { cause },
         false => DmaError::WouldBounce { cause },
@@ -212,7 +212,7 @@ pub const TABLE: &[Row] = &[
         code: Code::D05,
         when: "its I/O address is above the mask",
         matches: |case| case.io_above,
-        decision: |case| would_bounce(case),
+        decision: would_bounce,
         reason: |verdict, need| {
             format!(
                 "I/O address {:#x} is above the device's {}, and nobody else checks that",
@@ -224,10 +224,10 @@ pub const TABLE: &[Row] = &[
     Row {
         code: Code::D01,
         when: "coherency is demanded, and the device is not known to snoop or a copy is possible",
-        matches: |case| case.coherent && (!case.snoop.is_yes() || case.bounces(None).is_some()),
+        matches: |case| case.coherent && (!case.snoop.is_yes() || case.bounces().is_some()),
         decision: not_coherent,
         reason: |verdict, need| {
-            let cause = cause(&Case::new(verdict, need), Some(verdict));
+            let cause = Case::new(verdict, need).cause();
             format!("coherency is demanded, and {cause}")
         },
     },

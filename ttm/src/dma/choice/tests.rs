@@ -45,6 +45,8 @@ fn every(mut f: impl FnMut(&Case)) {
                                 allow_bounce: bit(11),
                                 pool: bit(12),
                                 coherent_memory: bit(13),
+                                mask: Mask::bits(32),
+                                end: u64::MAX,
                             };
                             let impossible = case.asks_not_to
                                 && snoop.is_yes() != (way == Way::Owned(true))
@@ -70,7 +72,7 @@ fn every_case_has_a_row_and_every_row_a_case_and_none_is_unsafe() {
         let decision = (row.decision)(case);
         let told = || format!("{}: {decision:?} of {case:?}", row.code);
         if decision == Decision::Streaming {
-            assert_eq!(case.bounces(None), None, "a copy is possible: {}", told());
+            assert_eq!(case.bounces(), None, "a copy is possible: {}", told());
             let by_contract = matches!(case.way, Way::Owned(_));
             assert!(case.snoop.is_yes() || by_contract, "{}", told());
             assert!(!case.snoop.is_no(), "{}", told());
@@ -86,7 +88,7 @@ fn every_case_has_a_row_and_every_row_a_case_and_none_is_unsafe() {
             assert!(!case.persistent, "no point to sync at: {}", told());
             let owned = case.skip == SkipSync::Proven;
             assert!(owned || !case.tears_lines(), "half a line: {}", told());
-            let direct = case.is_direct() && case.bounces(None).is_some();
+            let direct = case.is_direct() && case.bounces().is_some();
             assert!(!direct || row.code == Code::D31, "{}", told());
         }
         if decision == Decision::Coherent {
