@@ -16,7 +16,7 @@ use clap::Parser;
 use cli::json::Target;
 use cli::table::Table;
 use serde::Serialize;
-use ttm::dma::{Choice, CpuUse, Mask, Need, TABLE, Verdict, choose};
+use ttm::dma::{Choice, Mask, Need, TABLE, Verdict, choose};
 
 /// By which way each PCI device reaches memory, and what follows from it.
 ///
@@ -134,12 +134,9 @@ fn reach(args: &Args) -> Result<()> {
             "there is no PCI device {wanted}; without --device all are listed"
         );
     }
-    let need = Need {
-        cpu_use: match args.bracketed {
-            true => CpuUse::Bracketed,
-            false => CpuUse::Persistent,
-        },
-        ..Need::default()
+    let need = match args.bracketed {
+        true => Need::managed(),
+        false => Need::default(),
     };
     let mut found = Vec::new();
     for device in &devices {

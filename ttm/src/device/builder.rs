@@ -5,7 +5,7 @@ use core::fmt;
 use placement::{MemType, PageCount, Space, Unbounded};
 
 use crate::clock::Clock;
-use crate::dma::{Choice, Code, Coherency, CpuUse, Decision, Memory, Need, Verdict, choose};
+use crate::dma::{Choice, Code, Coherency, Decision, Memory, Need, Verdict, choose};
 use crate::driver::{CopyEngine, Driver, EngineId, Typed};
 use crate::error::{Error, Result};
 use crate::fault::Faults;
@@ -208,11 +208,7 @@ impl<D: Driver> DeviceBuilder<D> {
             };
         };
         let mut zone = self.zone;
-        // Each use by a device is bracketed by moves, which keep the CPU out.
-        let mut need = Need {
-            cpu_use: CpuUse::Bracketed,
-            ..Need::default()
-        };
+        let mut need = Need::managed();
         let mut choice = choose(verdict, &need);
         let refused = |choice: &Choice| Err(Error::NotCoherent(choice.explain(verdict).into()));
         if choice.code == Code::D16 {

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use backends::sim::{Gpu, Platform, SimMemory};
 use serde::Serialize;
-use ttm::dma::{Choice, CpuUse, Need, Verdict, choose};
+use ttm::dma::{Choice, Need, Verdict, choose};
 use ttm::pages::PageSource;
 use ttm::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::args::{DemoArgs, Outputs};
 /// A platform, and what follows from it for system pages.
 pub(super) struct Chosen {
     platform: Platform,
-    pub(super) verdict: Verdict,
+    verdict: Verdict,
     choice: Choice,
     ignored: bool,
 }
@@ -28,13 +28,8 @@ impl Chosen {
             format!("--platform: expected one of {names}, found {name:?}")
         })?;
         let verdict = platform.verdict();
-        // Pages of our own; a move keeps the CPU out, so each use by the card is bracketed.
-        let need = Need {
-            cpu_use: CpuUse::Bracketed,
-            ..Need::default()
-        };
         Ok(Some(Self {
-            choice: choose(&verdict, &need),
+            choice: choose(&verdict, &Need::managed()),
             platform,
             verdict,
             ignored: args.unsafe_ignore_probe,

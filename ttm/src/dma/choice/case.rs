@@ -105,6 +105,18 @@ impl Default for Need {
     }
 }
 
+impl Need {
+    /// What a device of the manager's needs of system pages: they are still to be allocated, and each
+    /// use by the device is bracketed by moves, which keep the CPU out.
+    #[must_use]
+    pub fn managed() -> Self {
+        Self {
+            cpu_use: CpuUse::Bracketed,
+            ..Self::default()
+        }
+    }
+}
+
 /// The way, as the table has it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Way {
