@@ -9,18 +9,8 @@ use ttm::dma::{
 use ttm::pages::FrameSpan;
 use ttm::placement::PageCount;
 
-fn verdict(path: Path) -> Verdict {
-    Verdict {
-        path,
-        snoop: Tri::Yes,
-        forced_bounce: Tri::No,
-        encrypted: Tri::No,
-        untrusted: Tri::No,
-        restricted: Tri::No,
-        mask: Mask::ALL,
-        required: Mask::bits(35),
-        ..Verdict::unknown("card")
-    }
+fn snooping(path: Path) -> Verdict {
+    Verdict::for_tests(path)
 }
 
 /// A driver of a virtual card wants to know whether streaming mappings are coherent, and asked
@@ -34,17 +24,17 @@ fn mail_000_one_question_was_answered_by_another() {
         Path::Translated { strict: true },
         Path::Translated { strict: false },
     ] {
-        let seen = verdict(path);
+        let seen = snooping(path);
         assert_eq!(seen.streaming_is_coherent(), Some(true), "{path}");
         let deaf = Verdict {
             snoop: Tri::No,
-            ..verdict(path)
+            ..snooping(path)
         };
         assert_eq!(deaf.streaming_is_coherent(), Some(false), "{path}");
     }
     let forced = Verdict {
         forced_bounce: Tri::Yes,
-        ..verdict(Path::Direct)
+        ..snooping(Path::Direct)
     };
     assert_eq!(forced.streaming_is_coherent(), Some(false));
     assert_eq!(
@@ -65,7 +55,7 @@ fn mail_000_one_question_was_answered_by_another() {
     };
     let narrow = Verdict {
         mask: Mask::bits(32),
-        ..verdict(Path::Direct)
+        ..snooping(Path::Direct)
     };
     let refused = choose(&narrow, &demanded);
     assert_eq!(refused.code, Code::D01);
@@ -95,7 +85,7 @@ fn mail_001_masks_change_while_buffers_are_there() {
     ));
     let seen = Verdict {
         mask: masks.streaming(),
-        ..verdict(Path::Translated { strict: true })
+        ..snooping(Path::Translated { strict: true })
     };
     assert_eq!(choose(&seen, &Need::default()).code, Code::D27);
 }
@@ -197,12 +187,12 @@ fn mail_004_a_shared_buffer_is_never_copied() {
     };
     let forced = Verdict {
         forced_bounce: Tri::Yes,
-        ..verdict(Path::Direct)
+        ..snooping(Path::Direct)
     };
     let narrow = Verdict {
         mask: Mask::bits(32),
         bounce_pool: Tri::Yes,
-        ..verdict(Path::Direct)
+        ..snooping(Path::Direct)
     };
     for bounced in [&forced, &narrow] {
         let refused = choose(bounced, &shared).decision;
@@ -230,14 +220,14 @@ fn mail_004_a_shared_buffer_is_never_copied() {
         skip_sync: SkipSync::Unproven,
         ..shared
     };
-    let refused = choose(&verdict(Path::Direct), &unproven);
+    let refused = choose(&snooping(Path::Direct), &unproven);
     assert_eq!(
         refused.decision,
         Decision::Refuse(DmaError::SkipSyncWithoutProof)
     );
     // Where nothing is copied, sharing is fine.
     assert_eq!(
-        choose(&verdict(Path::Direct), &shared).decision,
+        choose(&snooping(Path::Direct), &shared).decision,
         Decision::Streaming
     );
 }

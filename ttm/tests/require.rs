@@ -6,15 +6,7 @@ use ttm::dma::{Coherency, Mask, Path, Tri, Verdict};
 use ttm::fixture::{Counting, Nothing, still};
 
 fn verdict() -> Verdict {
-    Verdict {
-        path: Path::Direct,
-        snoop: Tri::Yes,
-        forced_bounce: Tri::No,
-        encrypted: Tri::No,
-        mask: Mask::ALL,
-        required: Mask::bits(35),
-        ..Verdict::unknown("card")
-    }
+    Verdict::for_tests(Path::Direct)
 }
 
 fn builder() -> DeviceBuilder<Counting> {

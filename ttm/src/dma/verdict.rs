@@ -250,6 +250,23 @@ impl Verdict {
         }
     }
 
+    /// For tests: a device that snoops, reaches everything, and is copied for by nobody.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn for_tests(path: Path) -> Self {
+        Self {
+            path,
+            snoop: Tri::Yes,
+            forced_bounce: Tri::No,
+            restricted: Tri::No,
+            untrusted: Tri::No,
+            encrypted: Tri::No,
+            mask: Mask::ALL,
+            required: Mask::bits(35),
+            ..Self::unknown("dev")
+        }
+    }
+
     /// Whether its accesses look into the CPU's caches, all that is known taken together: an IOMMU
     /// that forces them to, requests that ask not to, memory that may be encrypted.
     #[must_use]
@@ -314,14 +331,7 @@ mod tests {
     use super::*;
 
     fn direct() -> Verdict {
-        Verdict {
-            path: Path::Direct,
-            snoop: Tri::Yes,
-            forced_bounce: Tri::No,
-            encrypted: Tri::No,
-            mask: Mask::ALL,
-            ..Verdict::unknown("0000:00:02.0")
-        }
+        Verdict::for_tests(Path::Direct)
     }
 
     #[test]

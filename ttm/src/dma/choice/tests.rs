@@ -102,15 +102,7 @@ fn every_case_has_a_row_and_every_row_a_case_and_none_is_unsafe() {
 }
 
 fn snooping(path: Path) -> Verdict {
-    Verdict {
-        path,
-        snoop: Tri::Yes,
-        forced_bounce: Tri::No,
-        encrypted: Tri::No,
-        mask: Mask::ALL,
-        required: Mask::bits(35),
-        ..Verdict::unknown("dev")
-    }
+    Verdict::for_tests(path)
 }
 
 fn code(verdict: &Verdict, need: &Need) -> Code {
