@@ -23,6 +23,9 @@ const DEVICES: &str = "/sys/bus/pci/devices";
 #[derive(Clone, Debug)]
 pub struct Probe {
     root: ProbeRoot,
+    cmdline: Result<String, Missing>,
+    cpuinfo: Result<String, Missing>,
+    zoneinfo: Result<String, Missing>,
 }
 
 /// A kind of processor, as far as DMA differs.
@@ -35,10 +38,15 @@ enum Processor {
 }
 
 impl Probe {
-    /// A probe of that platform.
+    /// A probe of that platform. What is the same for all devices is read here, once.
     #[must_use]
     pub fn new(root: ProbeRoot) -> Self {
-        Self { root }
+        Self {
+            cmdline: root.text("/proc/cmdline"),
+            cpuinfo: root.text("/proc/cpuinfo"),
+            zoneinfo: root.text("/proc/zoneinfo"),
+            root,
+        }
     }
 
     /// The addresses of all PCI devices, in order.
@@ -51,6 +59,7 @@ impl Probe {
     #[must_use]
     pub fn device(&self, address: &str) -> Verdict {
         let mut asked = Asked {
+            probe: self,
             root: &self.root,
             folder: format!("{DEVICES}/{address}"),
             verdict: Verdict::unknown(address),
@@ -69,32 +78,34 @@ impl Probe {
 
 /// A device that is being asked of.
 struct Asked<'a> {
+    probe: &'a Probe,
     root: &'a ProbeRoot,
     folder: String,
     verdict: Verdict,
 }
 
-impl Asked<'_> {
+impl<'a> Asked<'a> {
     fn ask(&mut self) {
-        let cmdline = self.text("/proc/cmdline");
-        let cpuinfo = self.text("/proc/cpuinfo");
-        self.path(cmdline.as_deref());
-        self.snoop(cpuinfo.as_deref());
-        self.bounce(cmdline.as_deref());
+        let cmdline = self.known(&self.probe.cmdline);
+        let cpuinfo = self.known(&self.probe.cpuinfo);
+        self.path(cmdline);
+        self.snoop(cpuinfo);
+        self.bounce(cmdline);
         self.reach();
         self.trust();
-        self.encryption(cpuinfo.as_deref());
+        self.encryption(cpuinfo);
         self.line();
     }
 
     fn text(&mut self, path: &str) -> Option<String> {
-        match self.root.text(path) {
-            Ok(text) => Some(text),
-            Err(missing) => {
-                self.miss(missing);
-                None
-            }
-        }
+        let text = self.root.text(path);
+        text.map_err(|missing| self.miss(missing)).ok()
+    }
+
+    /// The same of what the probe has read.
+    fn known(&mut self, text: &'a Result<String, Missing>) -> Option<&'a str> {
+        let text = text.as_deref();
+        text.map_err(|missing| self.miss(missing.clone())).ok()
     }
 
     fn miss(&mut self, missing: Missing) {
@@ -337,8 +348,8 @@ impl Asked<'_> {
             }
         }
         let source = "/proc/zoneinfo";
-        if let Some(text) = self.text(source) {
-            match memory::last_byte(&text) {
+        if let Some(text) = self.known(&self.probe.zoneinfo) {
+            match memory::last_byte(text) {
                 Some(last) => {
                     // All address lines that the last byte takes.
                     let lines = Mask::up_to(last).lines().max(1);
