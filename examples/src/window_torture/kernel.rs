@@ -47,8 +47,6 @@ impl Census {
     /// # Errors
     /// `/proc` cannot be read.
     pub(crate) fn now() -> Result<Self> {
-        // A runtime that starts a thread of its own does so with the first one.
-        std::thread::scope(|scope| drop(scope.spawn(|| {})));
         let maps = fs::read_to_string("/proc/self/maps").context("cannot read /proc/self/maps")?;
         let memory_files = maps.lines().filter(|line| line.contains("/memfd:"));
         Ok(Self {
