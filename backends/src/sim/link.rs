@@ -57,6 +57,14 @@ struct Inner {
     copied: BTreeSet<u64>,
 }
 
+impl Inner {
+    /// Whether all of these were allocated for devices.
+    fn are_for_devices(&self, pages: PageRange) -> bool {
+        let mut pages = pages.start()..pages.end();
+        pages.all(|page| self.for_devices.contains(&page))
+    }
+}
+
 impl LinkState {
     pub(super) fn new(link: Link, bytes: u64) -> io::Result<Self> {
         let shadow = memfd("sim shadow")?;
@@ -99,13 +107,12 @@ impl LinkState {
         map: impl Fn() -> Result<(Mapped, Mapped), E>,
     ) -> Result<Found, E> {
         let mut inner = self.inner.lock();
-        let all = || pages.start()..pages.end();
-        let is_ours = all().all(|page| inner.for_devices.contains(&page));
+        let is_ours = inner.are_for_devices(pages);
         match self.link {
             Link::Narrow(bits) => Ok(Found::View(aliased(pages, bits))),
             Link::Copied if !is_ours => {
                 let (view, shadow) = map()?;
-                for page in all() {
+                for page in pages.start()..pages.end() {
                     if inner.copied.insert(page) {
                         let at = ((page - pages.start()) * PAGE_SIZE) as usize;
                         view.copy_to(at, &shadow, at, PAGE_SIZE as usize);
@@ -124,12 +131,8 @@ impl LinkState {
 
     /// It is done with them.
     pub(super) fn ends<E>(&self, pages: PageRange, map: impl Fn() -> Result<(Mapped, Mapped), E>) {
-        let is_ours = {
-            let inner = self.inner.lock();
-            (pages.start()..pages.end()).all(|page| inner.for_devices.contains(&page))
-        };
         if self.link == Link::Encrypted
-            && !is_ours
+            && !self.inner.lock().are_for_devices(pages)
             && let Ok((view, shadow)) = map()
         {
             cross(pages, &shadow, &view);

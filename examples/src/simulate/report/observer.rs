@@ -286,8 +286,12 @@ impl Inner {
             MAIN => "main".into(),
             n => format!("client {n}"),
         });
+        self.wait(lane, what, since, at);
+    }
+
+    fn wait(&mut self, lane: Lane, name: &str, since: Time, at: u64) {
         let span = Span {
-            name: what,
+            name,
             category: Category::Wait,
             start_ns: since.nanos(),
             duration_ns: at.saturating_sub(since.nanos()),
@@ -306,13 +310,7 @@ impl Inner {
             tid: SERVER.get(),
         };
         self.name(lane, || format!("server {}", lane.tid));
-        let span = Span {
-            name: &event.to_string(),
-            category: Category::Wait,
-            start_ns: since.nanos(),
-            duration_ns: at.saturating_sub(since.nanos()),
-        };
-        self.write(|trace| trace.complete(lane, span, &super::perfetto::NoArgs {}));
+        self.wait(lane, &event.to_string(), since, at);
     }
 
     fn other(&mut self, at_ns: u64, event: &Event) {
