@@ -112,7 +112,7 @@ impl Pool {
         outputs.say(&format!("{table}\n"))?;
         outputs.say(&format!(
             "{} pooled, {} with owners; {} came fresh, {} went back, {} zeroed on the way; \
-             {} windows open, {} kept mapped\n",
+             {} kmaps open, {} kept mapped\n",
             ByteSize(self.pooled_bytes).human(),
             ByteSize(self.with_owners_bytes).human(),
             ByteSize(self.fresh_bytes).human(),
