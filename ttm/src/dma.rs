@@ -10,13 +10,21 @@
 //!   frames ──build──▶ PageList ──direct, layout──▶ MappedList (a CPU side, a device side)
 //! ```
 //!
+//! A [`Mapper`], such as a [`DmaDevice`], does both for its device, and undoes it:
+//!
+//! ```text
+//!   frames ──Mapper::map──▶ DmaMapping (its list, its path) ──Mapper::unmap──▶
+//! ```
+//!
 //! Devices that share one are held to what all of them can use, [`Constraints`], by its [`Solver`].
 
 mod bounce;
 mod choice;
 mod constraints;
+mod device;
 mod error;
 mod iova;
+mod mapper;
 mod mask;
 mod parms;
 mod segments;
@@ -37,11 +45,13 @@ pub use constraints::{
     Bound, CacheModes, Constraints, Empty, Encryption, Field, Misfit, Storage, StorageKind,
     StorageKinds,
 };
+pub use device::{DmaDevice, FrameAddresses, PathDecision, Translation};
 pub use error::{DmaError, NotCoherent};
 pub use iova::{
     Align, Invalidation, IovaConfig, IovaLink, IovaRange, IovaRequest, IovaSpace, IovaSpan,
     IovaState, IovaStats,
 };
+pub use mapper::{DmaMapping, Mapper};
 pub use mask::{Mask, MaskChange, Masks};
 pub use parms::{ParmsFault, SegmentParms};
 pub use segments::{

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Direction, Mask, ParmsFault};
+use super::{Direction, Mask, ParmsFault, Path};
 
 /// Why a mapping is not coherent without help.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,6 +86,11 @@ pub enum DmaError {
     PathChangeWhileLive {
         /// Live mappings.
         live: u64,
+    },
+    /// Nothing is mapped so on that path.
+    NoPath {
+        /// The path.
+        path: Path,
     },
     /// An address that the device does not reach.
     AboveMask {
@@ -304,6 +309,11 @@ impl fmt::Display for DmaError {
             Self::PathChangeWhileLive { live } => write!(
                 f,
                 "{live} mappings are live; the path changes only when there is none"
+            ),
+            Self::NoPath { path } => write!(
+                f,
+                "memory is not mapped so for a device whose path is {path}; ask the probe, and make \
+                 the device for the path that it finds"
             ),
             Self::AboveMask { end, mask } => {
                 write!(f, "byte {end:#x} is above the device's {mask}")

@@ -167,6 +167,12 @@ impl IovaSpace {
         1 << self.shift
     }
 
+    /// The most bytes that are kept at hand for threads, as a range of the power of two.
+    #[must_use]
+    pub fn largest_cached(&self) -> u64 {
+        cache::LARGEST << self.shift
+    }
+
     /// Whether addresses below 4 GiB are still handed out first. Once they did not suffice, they
     /// no longer are.
     #[must_use]

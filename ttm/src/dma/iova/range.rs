@@ -20,7 +20,7 @@ impl IovaSpan {
     }
 
     /// Bytes that are known to be within a range.
-    pub(super) const fn within(first: u64, len: u64) -> Self {
+    pub(in crate::dma) const fn within(first: u64, len: u64) -> Self {
         Self { first, len }
     }
 
