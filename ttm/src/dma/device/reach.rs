@@ -40,7 +40,7 @@ pub trait Translation: Send + Sync {
 pub(super) enum Reach {
     Direct(Box<dyn FrameAddresses>),
     Translated {
-        space: IovaSpace,
+        space: Box<IovaSpace>,
         tables: Arc<dyn Translation>,
         clock: Arc<dyn Clock>,
     },
@@ -53,7 +53,9 @@ impl Reach {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, DmaError> {
         let forgets = Arc::clone(&tables);
-        let space = IovaSpace::new(config, move |gone| forgets.invalidate(gone))?;
+        let space = Box::new(IovaSpace::new(config, move |gone| {
+            forgets.invalidate(gone)
+        })?);
         Ok(Self::Translated {
             space,
             tables,
