@@ -8,6 +8,7 @@
 //! - [`SimMemory`]: the system memory around it. Frames have physical addresses in zones and on
 //!   nodes, and with a [`CacheModel`] CPU and device see different bytes until caches are
 //!   maintained.
+//! - [`IoSpace`]: an IOMMU's address space, which the device's accesses are translated by.
 //! - [`Inject`]: named places that fail, once or for ever, counted.
 //! - [`SimDriver`]: a driver for it, with its policy in knobs.
 //! - [`preset`]: layouts of real cards.
@@ -51,6 +52,7 @@ mod failing;
 mod failing_space;
 mod gpu;
 mod inject;
+mod io_space;
 mod lane;
 mod link;
 mod memory;
@@ -75,6 +77,7 @@ pub use failing::{FailingBackup, FailingPages};
 pub use failing_space::FailingSpace;
 pub use gpu::{EngineConfig, Gpu, GpuConfig, SimClock};
 pub use inject::{Inject, InjectError};
+pub use io_space::{IoFault, IoSpace};
 pub use link::Link;
 pub use memory::SimMemory;
 pub use memory_backup::MemoryBackup;

@@ -32,7 +32,7 @@ use ttm::sync::{Arc, Mutex};
 
 use sight::Sight;
 use support::words::{compare, image, read_all};
-use support::{PAGE, Setup, World, in_type, pages, system, tt, vram};
+use support::{Found, PAGE, Setup, World, in_type, pages, system, tt, vram};
 
 const SIZE: u64 = 8 * PAGE;
 
@@ -288,6 +288,7 @@ fn is_typed(error: &Error, fault: Fault) -> bool {
         | Error::OverLimit { .. }
         | Error::Backup(_)
         | Error::Backend(_)
+        | Error::Dma { .. }
         | Error::Busy => true,
         Error::DeviceLost | Error::ContentLost => fault == Fault::DeviceLost,
         _ => false,
@@ -363,6 +364,7 @@ fn small() -> Setup {
         vram: 16,
         system_limit: Some(40),
         swap: Some(64),
+        found: Found::Translated,
         ..Setup::default()
     }
 }
@@ -672,6 +674,18 @@ fn operations() -> Vec<Operation> {
         crowded,
         |stage| stage.world.device.suspend(OpContext::new()).map(drop),
     ));
+    // Blocks of eight pages that are aligned so: there are two.
+    let mut op = operation(
+        "find addresses that others have",
+        |stage, _| {
+            stage.other(MemType::TT, Content::Image);
+            stage.other(MemType::TT, Content::Image);
+            stage.own(MemType::SYSTEM, Content::Image);
+        },
+        |stage| stage.validate(&tt()),
+    );
+    op.setup.found = Found::Scarce(24);
+    all.push(op);
     let written_combined = CacheMode::WriteCombined;
     all.push(operation(
         "switch the mode where it is",

@@ -10,6 +10,7 @@ use core::any::Any;
 use placement::{CacheMode, MemType, PageCount, PageRange, Place, Placement};
 use smallvec::SmallVec;
 
+use crate::dma::MappedList;
 use crate::error::Result;
 use crate::fence::Fence;
 use crate::pages::FrameSpan;
@@ -148,6 +149,9 @@ pub enum Side {
     Zero,
     /// System pages, in the object's order.
     Frames(SmallVec<[FrameSpan; 1]>),
+    /// System pages where the device finds them, in the object's order: what a device with a
+    /// [`Mapper`](crate::dma::Mapper) is handed.
+    Mapped(Arc<MappedList>),
     /// Device memory, in the object's order.
     Device {
         /// Which memory.

@@ -79,6 +79,14 @@ pub enum Error {
     /// The device's way to memory is not what was required of it; the text explains what it is, and
     /// from where that is known.
     NotCoherent(Box<str>),
+    /// System pages cannot be mapped for the device; the source is a
+    /// [`DmaError`](crate::dma::DmaError).
+    Dma {
+        /// Whether the same may succeed once others have been unmapped.
+        retry: bool,
+        /// What stood in the way.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The content was thrown away after its owner declared that it did not need it.
     Purged,
     /// The content existed only in memory that is gone.
@@ -198,6 +206,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Busy | Self::Deadlock | Self::Interrupted | Self::TimedOut => Class::Retry,
+            Self::Dma { retry: true, .. } => Class::Retry,
             Self::NoSpace(_)
             | Self::NoMemory { .. }
             | Self::Shortfall(_)
@@ -210,6 +219,7 @@ impl Error {
             | Self::Reentrant
             | Self::Unsupported(_)
             | Self::NotCoherent(_)
+            | Self::Dma { .. }
             | Self::Purged => Class::Refuse,
             Self::ContentLost
             | Self::DeviceLost
@@ -236,6 +246,7 @@ impl Error {
             Self::TooBig { .. } => 7,
             Self::OverLimit { .. } => 11,
             Self::NoMappings { .. } => 12,
+            Self::Dma { retry: true, .. } => 12,
             Self::Invalid(_) | Self::Pinned => 22,
             Self::AlreadyLocked => 114,
             Self::Reentrant => 40,
@@ -243,7 +254,7 @@ impl Error {
             Self::Purged | Self::ContentLost => 61,
             Self::DeviceLost => 19,
             Self::Stalled(_) => 35,
-            Self::Backup(_) | Self::Corrupt(_) | Self::Backend(_) => 5,
+            Self::Backup(_) | Self::Corrupt(_) | Self::Backend(_) | Self::Dma { .. } => 5,
         }
     }
 
@@ -258,6 +269,7 @@ impl Error {
                 | Self::TooBig { .. }
                 | Self::OverLimit { .. }
                 | Self::Pinned
+                | Self::Dma { .. }
                 | Self::Backup(_)
         )
     }
@@ -330,6 +342,7 @@ impl fmt::Display for Error {
             ),
             Self::Unsupported(who) => write!(f, "unsupported: {who}"),
             Self::NotCoherent(why) => write!(f, "not coherent as required: {why}"),
+            Self::Dma { source, .. } => write!(f, "not mapped for the device: {source}"),
             Self::Purged => f.write_str("the content was purged; fill the object again"),
             Self::ContentLost => f.write_str("the content was lost with the memory that held it"),
             Self::DeviceLost => f.write_str("the device is lost; create a new one"),
@@ -349,7 +362,9 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             // The text above has theirs already.
-            Self::Backup(source) | Self::Backend(source) => source.source(),
+            Self::Backup(source) | Self::Backend(source) | Self::Dma { source, .. } => {
+                source.source()
+            }
             _ => None,
         }
     }

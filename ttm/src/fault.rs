@@ -35,17 +35,20 @@ pub enum Site {
     Revoke,
     /// A window cannot be mapped over what it is to show.
     Show,
+    /// System pages cannot be mapped for the device.
+    Map,
 }
 
 impl Site {
     /// All sites, in the order in which an operation usually meets them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Create,
         Self::Lock,
         Self::FenceSlots,
         Self::Take,
         Self::Records,
         Self::Frames,
+        Self::Map,
         Self::MoveStart,
         Self::MoveCommit,
         Self::BackupStore,
@@ -72,6 +75,7 @@ impl Site {
             Self::CacheSwitch => "ttm.cache-switch",
             Self::Revoke => "ttm.revoke",
             Self::Show => "ttm.show",
+            Self::Map => "ttm.map",
         }
     }
 }

@@ -5,7 +5,7 @@ use placement::{CacheMode, MemType, PageCount, PageRange, Place, Placement, Rang
 
 use crate::cache::{Maintenance, Modes};
 use crate::clock::{Blocking, Clock, Time};
-use crate::device::Device;
+use crate::device::{Device, DeviceBuilder};
 use crate::driver::{BoFacts, Driver, Eviction, MoveFacts, Route};
 use crate::error::{Error, Result};
 use crate::fence::Timeline;
@@ -146,12 +146,12 @@ pub fn still() -> Arc<dyn Clock> {
     Arc::new(Blocking::new(|| Time::ZERO))
 }
 
-/// A device with `pages` pages of VRAM.
+/// The parts of a device with `pages` pages of VRAM.
 ///
 /// # Panics
 /// If `pages` is beyond all memory.
 #[must_use]
-pub fn device_of(pages: u64) -> Device<Counting> {
+pub fn builder_of(pages: u64) -> DeviceBuilder<Counting> {
     let pages = PageCount::new(pages).expect("a size");
     let size = PageCount::new(1 << 20).expect("a size");
     Device::builder(Counting, still())
@@ -161,8 +161,21 @@ pub fn device_of(pages: u64) -> Device<Counting> {
             Box::new(Range::new(pages)),
             Nothing::new(pages),
         )
-        .build()
-        .expect("all parts are there")
+}
+
+/// Those of one with one MiB.
+#[must_use]
+pub fn builder() -> DeviceBuilder<Counting> {
+    builder_of(256)
+}
+
+/// A device with `pages` pages of VRAM.
+///
+/// # Panics
+/// If `pages` is beyond all memory.
+#[must_use]
+pub fn device_of(pages: u64) -> Device<Counting> {
+    builder_of(pages).build().expect("all parts are there")
 }
 
 /// A device with one MiB of VRAM, and the timeline of a queue.

@@ -23,6 +23,7 @@
 mod check;
 mod copy;
 mod cpu;
+mod dma;
 mod evict;
 mod find_space;
 mod hunt;

@@ -16,6 +16,7 @@
 
 mod backup;
 mod checksum;
+mod dma;
 mod populate;
 mod stash;
 mod swap;
@@ -31,6 +32,8 @@ use crate::error::{Error, Result};
 use crate::fault::Site;
 use crate::pages::{Budget, Client, Dirty, FrameRun, FrameSpan, Pool, Zone};
 use crate::sync::{Arc, Mutex};
+
+use dma::Reached;
 
 /// The longest run of frames that is taken, or swapped, at once, in pages: 2 MiB.
 pub const RUN_PAGES: u64 = 512;
@@ -94,6 +97,8 @@ pub(crate) struct Tt {
     prepared: usize,
     /// Counts swap-outs, so that an old copy is never taken for a new one.
     generation: u32,
+    /// By whom devices find the frames; only while every page has one.
+    reached: Vec<Reached>,
 }
 
 impl Tt {
@@ -113,6 +118,7 @@ impl Tt {
             checksums: Vec::new(),
             prepared: 0,
             generation: 0,
+            reached: Vec::new(),
         }
     }
 
@@ -207,7 +213,10 @@ impl Tt {
     }
 
     /// Gives everything back; the content is gone.
+    ///
+    /// Nothing of any device uses the pages.
     pub(crate) fn unpopulate(&mut self, supply: &Supply<'_>) {
+        self.unmap_all();
         for part in core::mem::take(&mut self.parts) {
             match part {
                 Part::Never(_) => {}
@@ -255,6 +264,7 @@ impl Tt {
                 self.prepared
             ));
         }
+        self.check_reached()?;
         for part in &self.parts {
             match part {
                 Part::Frames(run) if run.kind().mode != self.mode => {

@@ -9,8 +9,11 @@ use ttm::fence::{Fence, FenceError};
 use ttm::pages::{FrameSpan, Mapped};
 use ttm::sync::Arc;
 
+use crate::host::{FileMap, memfd};
+
 use super::gpu::{Core, Inner};
 use super::inject::At;
+use super::io_space::{IoSpace, Piece};
 use super::lane::Lane;
 
 /// A lane that copies. Keeps its device alive.
@@ -66,6 +69,7 @@ pub(super) fn pages_of(core: &Core, side: &Side) -> Result<Option<u64>> {
     match side {
         Side::Zero => Ok(None),
         Side::Frames(spans) => Ok(Some(spans.iter().map(|s| s.pages.get()).sum())),
+        Side::Mapped(list) => Ok(Some(list.bytes() / PAGE_SIZE)),
         Side::Device { ranges, .. } => {
             if ranges.iter().any(|r| r.end() > core.config().vram.get()) {
                 return Err(Error::Invalid("the pages are outside the device's memory"));
@@ -81,6 +85,54 @@ pub(super) struct Views<'a> {
     maps: Vec<Mapped>,
     frames: Vec<FrameSpan>,
 }
+
+impl Views<'_> {
+    fn add(&mut self, piece: Piece) -> Result<()> {
+        match piece {
+            Piece::Frames(span) => {
+                let memory = self
+                    .core
+                    .memory()
+                    .ok_or(Error::Invalid("these frames have no content"))?;
+                self.maps.push(memory.device_begins(span)?);
+                self.frames.push(span);
+            }
+            Piece::Void(pages) => self.maps.push(void(pages)?),
+        }
+        Ok(())
+    }
+}
+
+/// What a device finds at bytes from `address` on.
+fn pieces(address: u64, len: u64, io: Option<&Arc<IoSpace>>, access: Access) -> Vec<Piece> {
+    match (io, PageCount::new(len / PAGE_SIZE)) {
+        (_, Some(PageCount::ZERO) | None) => Vec::new(),
+        (Some(io), _) => io.find(address, len, access.reads, access.writes),
+        (None, Some(pages)) => vec![Piece::Frames(FrameSpan {
+            file: 0,
+            first: address / PAGE_SIZE,
+            pages,
+        })],
+    }
+}
+
+/// What reads as all ones, and keeps nothing that is written.
+fn void(pages: PageCount) -> Result<Mapped> {
+    let map = || {
+        let file = memfd("sim void")?;
+        rustix::fs::ftruncate(&file, pages.bytes())?;
+        let len = usize::try_from(pages.bytes()).map_err(std::io::Error::other)?;
+        FileMap::populated(&file, 0, len, &Arc::default())
+    };
+    let void = map().map_err(|error: std::io::Error| Error::Backend(error.into()))?;
+    let void = void.into_mapped();
+    for at in (0..void.len()).step_by(ONES.len()) {
+        void.write(at, &ONES);
+    }
+    Ok(void)
+}
+
+const ONES: [u8; PAGE_SIZE as usize] = [0xff; PAGE_SIZE as usize];
 
 impl Deref for Views<'_> {
     type Target = [Mapped];
@@ -100,11 +152,36 @@ impl Drop for Views<'_> {
     }
 }
 
-/// The device's view of the first `pages` pages of a side; `None` for zeroes.
+/// What a job does to a side.
+#[derive(Clone, Copy)]
+pub(super) struct Access {
+    reads: bool,
+    writes: bool,
+}
+
+impl Access {
+    pub(super) const READ: Self = Self {
+        reads: true,
+        writes: false,
+    };
+    pub(super) const WRITE: Self = Self {
+        reads: false,
+        writes: true,
+    };
+    pub(super) const BOTH: Self = Self {
+        reads: true,
+        writes: true,
+    };
+}
+
+/// The device's view of the first `pages` pages of a side; `None` for zeroes. Addresses are
+/// translated by `io`, if there is one; else they are the memory's own.
 pub(super) fn views<'a>(
     core: &'a Core,
     side: &Side,
     pages: PageCount,
+    io: Option<&Arc<IoSpace>>,
+    access: Access,
 ) -> Result<Option<Views<'a>>> {
     let mut left = pages.get();
     let mut part = |len: PageCount| {
@@ -121,14 +198,19 @@ pub(super) fn views<'a>(
     match side {
         Side::Zero => return Ok(None),
         Side::Frames(spans) => {
-            let memory = core
-                .memory()
-                .ok_or(Error::Invalid("these frames have no content"))?;
             for span in spans {
                 let span = span.part(0, part(span.pages));
                 if !span.pages.is_zero() {
-                    views.maps.push(memory.device_begins(span)?);
-                    views.frames.push(span);
+                    views.add(Piece::Frames(span))?;
+                }
+            }
+        }
+        Side::Mapped(list) => {
+            for segment in list.dma_segments() {
+                let len = PageCount::new(segment.len / PAGE_SIZE).expect("part of a side");
+                let len = part(len).bytes();
+                for piece in pieces(segment.addr.get(), len, io, access) {
+                    views.add(piece)?;
                 }
             }
         }
@@ -165,8 +247,9 @@ fn copy(core: &Core, pages: PageCount, src: &Side, dst: &Side) -> Result<(), Fen
 }
 
 fn move_bytes(core: &Core, pages: PageCount, bytes: u64, src: &Side, dst: &Side) -> Result<()> {
-    let from = views(core, src, pages)?;
-    let to = views(core, dst, pages)?.ok_or(Error::Invalid("zeroes are only a source"))?;
+    let from = views(core, src, pages, core.io(), Access::READ)?;
+    let to = views(core, dst, pages, core.io(), Access::WRITE)?
+        .ok_or(Error::Invalid("zeroes are only a source"))?;
     let bytes = usize::try_from(bytes).expect("both sides are mapped");
     transfer(from.as_deref(), &to, bytes);
     // Zeroes are mostly overwritten before anybody looks; a flip there would prove nothing.

@@ -6,7 +6,10 @@ use std::thread::{self, JoinHandle};
 
 use placement::PageCount;
 use ttm::clock::Clock;
-use ttm::dma::{Choice, Decision};
+use ttm::dma::{
+    Choice, Decision, DmaDevice, Invalidation, IovaConfig, Mask, Path, SegmentParms, Translation,
+    Verdict,
+};
 use ttm::driver::CopyEngine;
 use ttm::error::{Error, Result};
 use ttm::fence::{FenceError, Timeline};
@@ -23,7 +26,9 @@ use super::counting::CountingPages;
 use super::engine::Engine;
 use super::failing::FailingPages;
 use super::inject::Inject;
+use super::io_space::IoSpace;
 use super::lane::Lane;
+use super::link::Link;
 use super::memory::SimMemory;
 use super::pages::SimPages;
 use super::queue::Queue;
@@ -84,6 +89,9 @@ pub struct GpuConfig {
     pub engines: Vec<EngineConfig>,
     /// How fast each of its queues runs kernels.
     pub queue: EngineConfig,
+    /// Whether its accesses to system memory go through an IOMMU's tables. Then it is handed
+    /// addresses, by who manages it with a [`Gpu::mapper`].
+    pub translated: bool,
     /// Whether memory has content. Without, any size costs nothing, and jobs only take time.
     pub contents: bool,
     /// Whether the host's kernel lets a process watch mappings of the memory, as it does for memory
@@ -107,9 +115,20 @@ impl GpuConfig {
                 bytes_per_second: 200_000_000_000,
                 latency_ns: 5_000,
             },
+            translated: false,
             contents: true,
             watchable: true,
             seed: 1,
+        }
+    }
+}
+
+impl GpuConfig {
+    /// The address lines that it has.
+    const fn lines(&self) -> Mask {
+        match self.memory.link {
+            Link::Narrow(bits) => Mask::bits(bits),
+            _ => Mask::ALL,
         }
     }
 }
@@ -159,6 +178,8 @@ pub(super) struct Core {
     vram: Option<Vram>,
     /// System memory, if it has content.
     memory: Option<Arc<SimPages>>,
+    /// What its accesses are translated by.
+    io: Option<Arc<IoSpace>>,
     frames: Arc<dyn PageSource>,
     lost: AtomicBool,
     timelines: AtomicU64,
@@ -198,8 +219,12 @@ impl Gpu {
             SimClock::Virtual(clock) => Arc::clone(clock) as Arc<dyn Clock>,
             SimClock::Wall => wall_clock(),
         };
+        let io = config
+            .translated
+            .then(|| IoSpace::new(config.lines(), Arc::clone(&inject)));
         let core = Arc::new(Core {
             clock: time,
+            io,
             inject,
             vram,
             memory,
@@ -276,6 +301,58 @@ impl Gpu {
             frames,
             Arc::clone(self.inject()),
         )))
+    }
+
+    /// What system pages are mapped by for this device, on a path like the verdict's: at their own
+    /// addresses, or in the tables of its [`Gpu::io_space`].
+    ///
+    /// # Errors
+    /// [`Error::Dma`] for a verdict of another path than the device's; [`Error::Invalid`] without
+    /// contents.
+    pub fn mapper(&self, verdict: Verdict) -> Result<Arc<DmaDevice>> {
+        self.mapper_in(verdict, self.io_space())
+    }
+
+    /// The same in an address space of its own: a context of the device, whose queues are
+    /// [`Queue::through`] it.
+    ///
+    /// # Errors
+    /// As [`Gpu::mapper`].
+    pub fn mapper_in(&self, verdict: Verdict, io: Option<&Arc<IoSpace>>) -> Result<Arc<DmaDevice>> {
+        let memory = self
+            .memory()
+            .ok_or(Error::Invalid("memory has no contents"))?;
+        let parms = SegmentParms::WIDEST;
+        let device = match io {
+            None => {
+                let memory = Arc::clone(memory);
+                let address = move |span: FrameSpan| Some(memory.address(span));
+                DmaDevice::direct(verdict, parms, address)
+            }
+            Some(io) => {
+                let tables: Arc<dyn Translation> = Arc::clone(io) as _;
+                let lazy = matches!(verdict.path, Path::Translated { strict: false });
+                let space = IovaConfig {
+                    reserved: vec![0xfee0_0000..=0xfeef_ffff],
+                    invalidation: match lazy {
+                        true => Invalidation::Lazy {
+                            batch: 256,
+                            timeout_ns: 10_000_000,
+                        },
+                        false => Invalidation::Strict,
+                    },
+                    ..IovaConfig::default()
+                };
+                DmaDevice::translated(verdict, parms, space, tables, self.clock())
+            }
+        };
+        Ok(Arc::new(device?))
+    }
+
+    /// What its accesses to system memory are translated by; `None` if they are not.
+    #[must_use]
+    pub fn io_space(&self) -> Option<&Arc<IoSpace>> {
+        self.inner.core.io.as_ref()
     }
 
     /// The same memory, which never fails on command; `None` without contents.
@@ -457,6 +534,11 @@ impl Core {
     /// The memory, if it has content.
     pub(super) fn vram(&self) -> Option<&Vram> {
         self.vram.as_ref()
+    }
+
+    /// What its accesses are translated by, where nobody says otherwise.
+    pub(super) fn io(&self) -> Option<&Arc<IoSpace>> {
+        self.io.as_ref()
     }
 
     /// System memory, if it has content.

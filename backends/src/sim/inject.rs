@@ -44,7 +44,7 @@ const fn apart(name: &'static str, what: &'static str) -> Row {
 }
 
 /// The sites of the sim. Those of the manager come behind them, in the order of [`Site::ALL`].
-const OWN: [Row; 29] = [
+const OWN: [Row; 31] = [
     told("copy.submit", "an engine refuses a job; nothing is queued"),
     told("copy.start", "a copy fails before it touches anything"),
     told("copy.middle", "a copy fails with half of its pages written"),
@@ -107,6 +107,11 @@ const OWN: [Row; 29] = [
     ),
     told("space.poison", "accesses through a window cannot be ended"),
     told("space.track", "writes through a window cannot be noted"),
+    told("iommu.map", "the IOMMU's tables take no more"),
+    apart(
+        "iommu.skip-invalidate",
+        "the device silently remembers what was unmapped",
+    ),
 ];
 
 /// The number of a site of the sim.
@@ -143,6 +148,8 @@ impl At {
     pub(super) const SPACE_REVOKE: Self = Self(26);
     pub(super) const SPACE_POISON: Self = Self(27);
     pub(super) const SPACE_TRACK: Self = Self(28);
+    pub(super) const IOMMU_MAP: Self = Self(29);
+    pub(super) const IOMMU_SKIP_INVALIDATE: Self = Self(30);
 }
 
 const SITES: usize = OWN.len() + Site::ALL.len();
@@ -518,6 +525,8 @@ mod tests {
             (At::SPACE_REVOKE, "space.revoke"),
             (At::SPACE_POISON, "space.poison"),
             (At::SPACE_TRACK, "space.track"),
+            (At::IOMMU_MAP, "iommu.map"),
+            (At::IOMMU_SKIP_INVALIDATE, "iommu.skip-invalidate"),
         ];
         assert_eq!(numbers.len(), OWN.len());
         for (at, site) in numbers {

@@ -9,6 +9,7 @@ use placement::PageCount;
 use ttm::dma::{Fact, Mask, Path, Topic, Tri, Trust, Verdict};
 
 use super::cache::CacheModel;
+use super::gpu::GpuConfig;
 use super::link::Link;
 use super::memory::SimMemory;
 
@@ -144,6 +145,13 @@ impl Platform {
             Tri::No => memory.cache(CacheModel::seeded(seed)),
             _ => memory.link(self.link),
         }
+    }
+
+    /// Puts a card into the platform: its memory, and what lies between the two. `seed` is for what
+    /// caches do by themselves, where there are some.
+    pub fn put(&self, card: &mut GpuConfig, seed: u64) {
+        card.memory = self.memory(seed);
+        card.translated = matches!(self.path, Path::Translated { .. });
     }
 
     /// What a probe of the platform would say of the device.

@@ -9,9 +9,10 @@ use ttm::fence::{Fence, FenceError};
 use ttm::pages::Mapped;
 use ttm::sync::{Arc, OnceLock};
 
-use super::engine::{pages_of, views};
+use super::engine::{Access, pages_of, views};
 use super::gpu::{Core, Inner};
 use super::inject::At;
+use super::io_space::IoSpace;
 use super::lane::Lane;
 use super::words::{Words, fold_word};
 
@@ -27,6 +28,8 @@ pub struct Queue {
     // nobody holds the lane.
     lane: Arc<Lane>,
     gpu: Arc<Inner>,
+    /// What its kernels' accesses are translated by, if not by the device's own.
+    io: Option<Arc<IoSpace>>,
 }
 
 /// What a checksum kernel found, once its fence has signalled without an error.
@@ -45,7 +48,17 @@ impl Checksum {
 
 impl Queue {
     pub(super) fn new(gpu: Arc<Inner>, lane: Arc<Lane>) -> Self {
-        Self { gpu, lane }
+        let io = None;
+        Self { gpu, lane, io }
+    }
+
+    /// The same queue for kernels of another context: their addresses are those of `io`.
+    #[must_use]
+    pub fn through(&self, io: &Arc<IoSpace>) -> Self {
+        Self {
+            io: Some(Arc::clone(io)),
+            ..self.clone()
+        }
     }
 
     /// The number of the timeline that its fences are on.
@@ -79,7 +92,7 @@ impl Queue {
         after: impl IntoIterator<Item = Fence>,
     ) -> Result<Fence> {
         writable(target)?;
-        self.submit(target, after, move |words, first| {
+        self.submit(target, Access::WRITE, after, move |words, first| {
             for n in 0..words.len() {
                 words.write(n, pattern(first + n as u64));
             }
@@ -97,7 +110,7 @@ impl Queue {
         after: impl IntoIterator<Item = Fence>,
     ) -> Result<Fence> {
         writable(target)?;
-        self.submit(target, after, move |words, _| {
+        self.submit(target, Access::BOTH, after, move |words, _| {
             for n in 0..words.len() {
                 words.write(n, words.read(n).wrapping_add(addend));
             }
@@ -118,7 +131,7 @@ impl Queue {
         let found = result.clone();
         let after = after.into_iter().collect();
         let src = src.clone();
-        let fence = self.queue(src, after, move |views| {
+        let fence = self.queue(src, Access::READ, after, move |views| {
             let mut sum = 0;
             for view in views {
                 let words = Words::new(view);
@@ -134,11 +147,12 @@ impl Queue {
     fn submit(
         &self,
         target: &Side,
+        access: Access,
         after: impl IntoIterator<Item = Fence>,
         kernel: impl Fn(&Words<'_>, u64) + Send + 'static,
     ) -> Result<Fence> {
         let after = after.into_iter().collect();
-        self.queue(target.clone(), after, move |views| {
+        self.queue(target.clone(), access, after, move |views| {
             let mut first = 0;
             for view in views {
                 let words = Words::new(view);
@@ -151,6 +165,7 @@ impl Queue {
     fn queue(
         &self,
         side: Side,
+        access: Access,
         after: Vec<Fence>,
         kernel: impl FnOnce(&[Mapped]) + Send + 'static,
     ) -> Result<Fence> {
@@ -162,11 +177,13 @@ impl Queue {
                 "a kernel was made to fail (kernel.submit)".into(),
             ));
         }
+        let io = self.io.clone();
         let run = move |core: &Core| {
             if !core.config().contents {
                 return Ok(());
             }
-            let views = views(core, &side, pages).map_err(|_| FenceError::Failed)?;
+            let io = io.as_ref().or(core.io());
+            let views = views(core, &side, pages, io, access).map_err(|_| FenceError::Failed)?;
             if let Some(views) = views {
                 kernel(&views);
             }

@@ -27,7 +27,7 @@ use ttm::trace::{Event, Reason};
 
 use client::{Client, Mode};
 use ops::{Op, Random, draw};
-use support::{Setup, World};
+use support::{Found, Setup, World};
 
 const STEPS: usize = 80;
 
@@ -62,6 +62,13 @@ fn setup(seed: u64) -> (Setup, SimDriver) {
         0 => driver,
         _ => driver.evict_vram_by_tt(),
     };
+    let found = match random.below(4) {
+        0 => Found::Frames,
+        1 => Found::Direct,
+        2 => Found::Translated,
+        _ => Found::Scarce(96),
+    };
+    let setup = Setup { found, ..setup };
     (setup, driver)
 }
 

@@ -13,6 +13,7 @@ use placement::{Buddy, MemType, PageCount, Place, Placement, Range, Space};
 use ttm::bo::{Bo, BoInfo, Reserved};
 use ttm::context::OpContext;
 use ttm::device::Device;
+use ttm::dma::{DmaDevice, Mapper, Mask, Path, Verdict};
 use ttm::driver::Driver;
 use ttm::error::Result;
 use ttm::fault::Faults;
@@ -123,6 +124,45 @@ pub(crate) struct Setup {
     pub(crate) sees_no_caches: bool,
     /// A pool that is shared with others.
     pub(crate) pool: Option<Arc<Pool>>,
+    /// By what the device finds system pages.
+    pub(crate) found: Found,
+}
+
+/// By what a device finds system pages.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) enum Found {
+    /// By itself: it is handed frames.
+    #[default]
+    Frames,
+    /// At their own addresses.
+    Direct,
+    /// By an IOMMU.
+    Translated,
+    /// By one whose addresses are so many pages.
+    Scarce(u64),
+}
+
+impl Found {
+    fn is_translated(self) -> bool {
+        matches!(self, Self::Translated | Self::Scarce(_))
+    }
+
+    /// What is known of the device's way to memory.
+    pub(crate) fn verdict(self) -> Option<Verdict> {
+        let (path, mask) = match self {
+            Self::Frames => return None,
+            Self::Direct => (Path::Direct, Mask::ALL),
+            Self::Translated => (Path::Translated { strict: true }, Mask::ALL),
+            Self::Scarce(pages) => {
+                let mask = Mask::up_to(pages * PAGE - 1);
+                (Path::Translated { strict: true }, mask)
+            }
+        };
+        Some(Verdict {
+            mask,
+            ..Verdict::for_tests(path)
+        })
+    }
 }
 
 impl Default for Setup {
@@ -141,6 +181,7 @@ impl Default for Setup {
             zone: Zone::Normal,
             sees_no_caches: false,
             pool: None,
+            found: Found::Frames,
         }
     }
 }
@@ -153,6 +194,8 @@ pub(crate) struct World<D: Driver = SimDriver> {
     pub(crate) log: Arc<Log>,
     /// None on the wall clock.
     pub(crate) clock: Option<Arc<VirtualClock>>,
+    /// What maps system pages for it.
+    pub(crate) card: Option<Arc<DmaDevice>>,
 }
 
 impl Setup {
@@ -177,6 +220,7 @@ impl Setup {
         };
         GpuConfig {
             memory,
+            translated: self.found.is_translated(),
             aperture: pages(self.aperture.unwrap_or(self.vram)),
             engines: vec![speed; self.engines],
             queue: speed,
@@ -249,12 +293,18 @@ impl Setup {
         for engine in gpu.engines() {
             builder = builder.engine(engine);
         }
+        let card = self.found.verdict().map(|verdict| gpu.mapper(verdict));
+        let card = card.transpose().unwrap();
+        if let Some(card) = &card {
+            builder = builder.mapper(Arc::clone(card) as Arc<dyn Mapper>);
+        }
         World {
             device: builder.build().unwrap(),
             gpu,
             inject,
             log,
             clock,
+            card,
         }
     }
 }
@@ -359,6 +409,18 @@ impl<D: Driver> World<D> {
             assert!(used.is_zero(), "I-11: {used} pages in the backup");
         }
         self.device.check().unwrap_or_else(|v| panic!("{v}"));
+        self.assert_unmapped();
+    }
+
+    /// Nothing is mapped for the device, and it never went where nothing was.
+    fn assert_unmapped(&self) {
+        if let Some(card) = &self.card {
+            assert_eq!(card.live(), 0, "I-50: {card:?}");
+        }
+        if let Some(io) = self.gpu.io_space() {
+            assert_eq!(io.faults(), [], "the device went where nothing is mapped");
+            assert!(io.shown().is_zero() && io.stale_uses() == 0, "I-50: {io:?}");
+        }
     }
 }
 

@@ -168,7 +168,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     let chosen = Chosen::of(args)?;
     let mut config = config(args)?;
     if let Some(chosen) = &chosen {
-        config.memory = chosen.memory(args.seed);
+        chosen.put(&mut config, args.seed);
     }
     let rig = Rig::new(args, config, chosen)?;
     let start = Instant::now();
@@ -292,6 +292,9 @@ impl Rig {
                     observer: Arc::clone(observer),
                 }),
             });
+        }
+        if let Some(chosen) = &platform {
+            builder = builder.mapper(chosen.mapper(&gpu)?);
         }
         if let Some(verdict) = platform.as_ref().and_then(Chosen::told) {
             builder = builder.reaches(verdict);

@@ -5,7 +5,7 @@ use core::fmt;
 use placement::{MemType, PageCount, Space, Unbounded};
 
 use crate::clock::Clock;
-use crate::dma::{Choice, Code, Coherency, Decision, Memory, Need, Verdict, choose};
+use crate::dma::{Choice, Code, Coherency, Decision, Mapper, Memory, Need, Verdict, choose};
 use crate::driver::{CopyEngine, Driver, EngineId, Typed};
 use crate::error::{Error, Result};
 use crate::fault::Faults;
@@ -31,6 +31,7 @@ pub struct DeviceBuilder<D: Driver> {
     zone: Zone,
     verdict: Option<Verdict>,
     required: Option<Coherency>,
+    mapper: Option<Arc<dyn Mapper>>,
     node: u8,
     backup: Option<Arc<dyn Backup>>,
     system_limit: PageCount,
@@ -53,6 +54,7 @@ impl<D: Driver> DeviceBuilder<D> {
             zone: Zone::default(),
             verdict: None,
             required: None,
+            mapper: None,
             node: 0,
             backup: None,
             system_limit: PageCount::MAX,
@@ -97,6 +99,44 @@ impl<D: Driver> DeviceBuilder<D> {
     #[must_use]
     pub fn reaches(mut self, verdict: Verdict) -> Self {
         self.verdict = Some(verdict);
+        self
+    }
+
+    /// By whom system pages are mapped for the device. Those of TT, and of the driver's other kinds
+    /// of system pages, are from when an object comes there until it leaves; those of SYSTEM while
+    /// the device is handed them. The device is then handed addresses, as
+    /// [`Side::Mapped`](crate::driver::Side::Mapped). Without one it is handed frames.
+    ///
+    /// ```
+    /// use ttm::context::OpContext;
+    /// use ttm::dma::{DmaDevice, Mapper, Path, SegmentParms, Tri, Verdict};
+    /// use ttm::driver::Side;
+    /// use ttm::fixture;
+    /// use ttm::pages::FrameSpan;
+    /// use ttm::placement::{MemType, Place, Placement};
+    /// use ttm::sync::Arc;
+    ///
+    /// # fn main() -> ttm::Result<()> {
+    /// let verdict = Verdict { path: Path::Direct, snoop: Tri::Yes, ..Verdict::unknown("card") };
+    /// let address = |span: FrameSpan| Some(span.first * 4096);
+    /// let card = Arc::new(DmaDevice::direct(verdict, SegmentParms::DEFAULT, address)?);
+    /// let device = fixture::builder().mapper(Arc::clone(&card) as Arc<dyn Mapper>).build()?;
+    ///
+    /// let placement = Placement::of(Place::new(MemType::TT));
+    /// let bo = device.create_in(OpContext::new(), ttm::bo::BoInfo::new(8192), (), &placement)?;
+    /// assert_eq!(card.live(), 1);
+    /// let locked = device.exec(OpContext::new(), |t| t.lock(&bo)?.side())?;
+    /// assert!(matches!(locked.value(), Side::Mapped(list) if list.bytes() == 8192));
+    /// drop(locked);
+    /// drop(bo);
+    /// device.reap();
+    /// assert_eq!(card.live(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn mapper(mut self, mapper: Arc<dyn Mapper>) -> Self {
+        self.mapper = Some(mapper);
         self
     }
 
@@ -266,6 +306,7 @@ impl<D: Driver> DeviceBuilder<D> {
             managers: self.managers,
             engines: self.engines,
             pool,
+            mapper: self.mapper,
             zone: self.zone,
             node: self.node,
             backup: self.backup,

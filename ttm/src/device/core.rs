@@ -4,6 +4,7 @@ use placement::{MemType, PageCount};
 
 use crate::cache::Ledger;
 use crate::clock::{Clock, Time, WaitCell};
+use crate::dma::Mapper;
 use crate::driver::{AnyDriver, CopyEngine};
 use crate::error::{Error, Result};
 use crate::fault::{Faults, Site};
@@ -22,6 +23,8 @@ pub(crate) struct DeviceCore {
     pub(crate) managers: [Option<Arc<Manager>>; MemType::COUNT],
     pub(crate) engines: Vec<Arc<dyn CopyEngine>>,
     pub(crate) pool: Arc<Pool>,
+    /// By whom the device finds system pages; by itself, without one.
+    pub(crate) mapper: Option<Arc<dyn Mapper>>,
     pub(crate) zone: Zone,
     pub(crate) node: u8,
     /// The modes of the apertures' pages.
@@ -63,6 +66,7 @@ pub(super) struct Parts {
     pub(super) managers: [Option<Arc<Manager>>; MemType::COUNT],
     pub(super) engines: Vec<Arc<dyn CopyEngine>>,
     pub(super) pool: Arc<Pool>,
+    pub(super) mapper: Option<Arc<dyn Mapper>>,
     pub(super) zone: Zone,
     pub(super) node: u8,
     pub(super) backup: Option<Arc<dyn Backup>>,
@@ -83,6 +87,7 @@ impl DeviceCore {
             managers: parts.managers,
             engines: parts.engines,
             pool: parts.pool,
+            mapper: parts.mapper,
             zone: parts.zone,
             node: parts.node,
             ledger: Ledger::new(),

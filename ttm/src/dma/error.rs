@@ -225,6 +225,11 @@ pub enum DmaError {
         /// How many.
         len: u64,
     },
+    /// The tables of the IOMMU show nothing more.
+    TablesRefuse {
+        /// Why.
+        why: &'static str,
+    },
     /// A part of a link, which is unlinked whole or not at all.
     PartialUnmap {
         /// The first byte.
@@ -399,6 +404,10 @@ impl fmt::Display for DmaError {
                 f,
                 "addresses {first:#x}+{len:#x} are in use; unmap what is there, or choose others"
             ),
+            Self::TablesRefuse { why } => write!(
+                f,
+                "the IOMMU's tables refuse: {why}; unmap what is not needed, or make the device anew"
+            ),
             Self::PartialUnmap { offset, len, link } => write!(
                 f,
                 "bytes {offset}+{len} cut the link at {link}; unlink all of it"
@@ -424,3 +433,12 @@ impl fmt::Display for DmaError {
 }
 
 impl core::error::Error for DmaError {}
+
+impl From<DmaError> for crate::error::Error {
+    fn from(error: DmaError) -> Self {
+        Self::Dma {
+            retry: error.is_retryable(),
+            source: Box::new(error),
+        }
+    }
+}

@@ -75,6 +75,14 @@ impl Default for SegmentParms {
 }
 
 impl SegmentParms {
+    /// The parameters of a device that takes anything: segments as long as they get, anywhere.
+    pub const WIDEST: Self = Self {
+        max_segment: u64::MAX,
+        boundary_mask: u64::MAX,
+        min_align_mask: 0,
+        max_segments: None,
+    };
+
     /// The parameters of a device that nobody said anything else of: segments of 64 KiB, anywhere,
     /// as many as there are.
     pub const DEFAULT: Self = Self {

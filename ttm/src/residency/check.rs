@@ -61,6 +61,8 @@ struct Sums {
     held: BTreeMap<MemType, Vec<PageRange>>,
     frames: u64,
     slots: u64,
+    /// Objects' pages that the device finds.
+    mapped: u64,
     generations: BTreeMap<(usize, u64), u64>,
 }
 
@@ -122,6 +124,16 @@ impl DeviceCore {
         if owned + put_by < used || owned + put_by > used && !shared {
             return Err(format!(
                 "I-28: {owned} frames are out of the pool, {used} charged to the system limit"
+            )
+            .into());
+        }
+        if let Some(mapper) = &self.mapper
+            && mapper.live() < sums.mapped
+        {
+            let live = mapper.live();
+            return Err(format!(
+                "I-50: the device finds the pages of {} objects, and {live} are mapped for it",
+                sums.mapped
             )
             .into());
         }
@@ -214,6 +226,13 @@ impl BoCore {
                 "I-06: object {id} is in none of the places it was validated to"
             ));
         }
+        let old = state.moving.as_ref().and_then(|m| m.old_tt.as_ref());
+        let all = [state.tt.as_ref(), state.suspended.as_ref(), old];
+        sums.mapped += all
+            .into_iter()
+            .flatten()
+            .filter(|tt| self.device.is_found(tt))
+            .count() as u64;
         for tt in [&state.tt, &state.suspended].into_iter().flatten() {
             tt.check(
                 self.device.backup.is_some(),
@@ -224,6 +243,12 @@ impl BoCore {
         }
         if let Some(tt) = state.moving.as_ref().and_then(|m| m.old_tt.as_ref()) {
             sums.frames += tt.resident().get();
+        }
+        if manager.uses_frames() && self.device.lacks_mapping(state) {
+            return Err(format!(
+                "I-49: object {id} is in {}, and the device does not find it",
+                manager.mem_type()
+            ));
         }
         if manager.uses_frames()
             && let Some(tt) = &state.tt

@@ -199,7 +199,8 @@ impl Run {
 
 fn runs(side: &Side) -> impl Iterator<Item = Run> {
     let (spans, device): (&[FrameSpan], Option<(usize, &[PageRange])>) = match side {
-        Side::Zero => (&[], None),
+        // What the CPU copies is not what a device is handed.
+        Side::Zero | Side::Mapped(_) => (&[], None),
         Side::Frames(spans) => (spans, None),
         Side::Device { mem_type, ranges } => (&[], Some((mem_type.index(), ranges))),
     };

@@ -13,7 +13,7 @@ use crate::resource::Ask;
 use crate::tt::Fill;
 
 use super::copy::View;
-use super::migrate::{device_side, frames};
+use super::migrate::device_side;
 
 impl BoCore {
     /// Reads bytes of the content, after the writes that are pending.
@@ -152,7 +152,9 @@ impl BoCore {
             Some(resource) if !resource.manager().uses_frames() => Ok(device_side(resource)),
             _ => {
                 self.populate(state, ask)?;
-                Ok(frames(state.tt.as_ref().expect("just populated")))
+                self.map_pages(state, ask)?;
+                let tt = state.tt.as_ref().expect("just populated");
+                Ok(self.device.frames_for_device(tt))
             }
         }
     }

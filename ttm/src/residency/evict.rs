@@ -101,7 +101,10 @@ impl Victim for BoCore {
             let mut state = self.state(held);
             // What went wrong is found again by whoever uses the object next.
             let _ = self.settle(held, &mut state);
-            state.moving.is_none()
+            match self.is_found_in_passing(&state) {
+                true => self.unmap_if_idle(held, &mut state),
+                false => state.moving.is_none(),
+            }
         })
         .unwrap_or(false)
     }

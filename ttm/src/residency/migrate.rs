@@ -138,6 +138,7 @@ impl BoCore {
         if let Err(error) = ready.and_then(|()| self.make_ready_in_place(held, state, &decided)) {
             if to_frames {
                 self.set_pages_mode(state, mode_before);
+                self.unmap_pages(held, state);
             }
             if disturbs {
                 self.follow_views(state);
@@ -155,6 +156,7 @@ impl BoCore {
             }
         }
         self.arrive(held, state, decided, How::Null, None);
+        self.unmap_pages(held, state);
         if disturbs {
             self.follow_views(state);
         }
@@ -171,6 +173,7 @@ impl BoCore {
         let to_frames = decided.new.manager().uses_frames();
         if to_frames && decided.facts.to != MemType::SYSTEM {
             self.populate_in(state, decided.mode, decided.ask)?;
+            self.map_pages(state, decided.ask)?;
         }
         self.make_room_for(held, decided.after.len())?;
         if to_frames && decided.mode != state.mode && state.tt.is_some() {
@@ -231,7 +234,8 @@ impl BoCore {
         if state.moving.is_some() {
             self.wait_for_move(held, state, decided.ask)?;
         }
-        let (src, mut fresh) = self.prepare(state, &decided, false)?;
+        let prepared = self.prepare(state, &decided, false);
+        let (src, mut fresh) = prepared.inspect_err(|_| self.unmap_pages(held, state))?;
         let how = if src == Side::Zero {
             How::Clear
         } else {
@@ -244,7 +248,7 @@ impl BoCore {
         let job = CopyJob {
             object: self.id,
             pages: self.pages,
-            dst: target(&decided, fresh.as_deref()),
+            dst: self.target_for_device(&decided, fresh.as_deref()),
             src,
             after: Vec::new(),
             behind,
@@ -258,6 +262,7 @@ impl BoCore {
             Ok(fence) => fence,
             Err(error) => {
                 self.undo(&mut fresh);
+                self.unmap_pages(held, state);
                 self.follow_views(state);
                 return Err(error);
             }
@@ -307,7 +312,14 @@ impl BoCore {
             Side::Zero
         } else if from_frames {
             self.populate(state, decided.ask)?;
-            frames(state.tt.as_ref().expect("just populated"))
+            if !by_cpu {
+                self.map_pages(state, decided.ask)?;
+            }
+            let tt = state.tt.as_ref().expect("just populated");
+            match by_cpu {
+                true => frames(tt),
+                false => self.device.frames_for_device(tt),
+            }
         } else {
             match &state.resource {
                 Some(old) => device_side(old),
@@ -322,7 +334,11 @@ impl BoCore {
             false => Fill::Zeroes,
         };
         let mut fresh = self.new_tt(decided.mode);
-        match self.populate_tt(&mut fresh, fill, decided.ask) {
+        let mut made = self.populate_tt(&mut fresh, fill, decided.ask);
+        if made.is_ok() && (!by_cpu || decided.facts.to != MemType::SYSTEM) {
+            made = self.device.map_tt(&mut fresh, self.id, decided.ask);
+        }
+        match made {
             Ok(()) => Ok((src, Some(fresh))),
             Err(error) => {
                 self.undo(&mut Some(fresh));
@@ -355,6 +371,14 @@ impl BoCore {
         }
         self.prepare_views(&views, dst, mode);
         self.copy_from_under(&views, state, || self.fill(src, dst), src, dst)
+    }
+
+    /// Where an engine puts the content.
+    fn target_for_device(&self, decided: &Move<'_>, fresh: Option<&Tt>) -> Side {
+        match fresh {
+            Some(tt) => self.device.frames_for_device(tt),
+            None => device_side(&decided.new),
+        }
     }
 
     fn undo(&self, fresh: &mut Option<Box<Tt>>) {

@@ -35,6 +35,7 @@ impl BoCore {
                 if let Some(mut tt) = moving.old_tt {
                     tt.unpopulate(&self.device.supply(&|_| false));
                 }
+                self.unmap_pages(held, state);
                 self.follow_views(state);
                 Ok(())
             }
@@ -125,6 +126,7 @@ impl BoCore {
             None => Some(self.system_resource(state)?),
         };
         state.update_home();
+        self.unmap_pages(held, state);
         self.follow_views(state);
         device.emit(Event::Moved {
             object: self.id,

@@ -11,7 +11,7 @@ use crate::fence::{Status, Usage};
 use crate::reservation::{Guard, Held, Lockable, Terms, Transaction, wait_lock};
 use crate::resource::{Ask, Manager, Victim};
 use crate::sync::{Arc, Weak};
-use crate::tt::Fill;
+use crate::tt::{Fill, Tt};
 
 use super::hunt::Hunt;
 use super::migrate::{device_side, frames, pending};
@@ -24,6 +24,13 @@ pub struct Suspended {
     pub evicted: u64,
     /// Pinned objects whose content was saved and comes back to the same place.
     pub saved: u64,
+}
+
+/// Which way content goes, and its place in device memory.
+#[derive(Clone, Copy)]
+enum Saved<'a> {
+    From(&'a Side),
+    Back(&'a Side),
 }
 
 /// Runs `f` with the terms of a call that wants nothing for an object of its own, again if it met
@@ -168,7 +175,7 @@ impl BoCore {
         let copied = self
             .populate_tt(&mut copy, Fill::Zeroes, ask)
             .and_then(|()| self.revoke_views(state))
-            .and_then(|()| self.copy_now(held, &src, &frames(&copy), ask));
+            .and_then(|()| self.copy_now(held, Saved::From(&src), &mut copy, ask));
         match copied {
             Ok(()) => {
                 state.suspended = Some(copy);
@@ -196,7 +203,7 @@ impl BoCore {
         let copied = self
             .wait_idle(held, Usage::Bookkeep, ask)
             .and_then(|()| self.populate_tt(&mut copy, Fill::Zeroes, ask))
-            .and_then(|()| self.copy_now(held, &frames(&copy), &dst, ask));
+            .and_then(|()| self.copy_now(held, Saved::Back(&dst), &mut copy, ask));
         match copied {
             Ok(()) => {
                 copy.unpopulate(&self.device.supply(&|_| false));
@@ -217,27 +224,43 @@ impl BoCore {
 
     /// Copies and waits: by the CPU where it reaches, else by the first engine. Should the wait
     /// end early, the engine's fence stays with the reservation.
-    fn copy_now(&self, held: &Held<'_>, src: &Side, dst: &Side, ask: &Ask<'_>) -> Result<()> {
-        let why = match self.device.copy_by_cpu(src, dst) {
+    fn copy_now(
+        &self,
+        held: &Held<'_>,
+        what: Saved<'_>,
+        copy: &mut Tt,
+        ask: &Ask<'_>,
+    ) -> Result<()> {
+        let ends = |pages: Side| match what {
+            Saved::From(device) => (device.clone(), pages),
+            Saved::Back(device) => (pages, device.clone()),
+        };
+        let (src, dst) = ends(frames(copy));
+        let why = match self.device.copy_by_cpu(&src, &dst) {
             Err(Error::Unsupported(why)) => why,
             result => return result,
         };
         let Some(engine) = self.device.engines.first() else {
             return Err(Error::Unsupported(why));
         };
+        self.device.map_tt(copy, self.id, ask)?;
+        let (src, dst) = ends(self.device.frames_for_device(copy));
         held.fences().make_room_for_moves(1)?;
         let fence = engine.submit(CopyJob {
             object: self.id,
             pages: self.pages,
-            src: src.clone(),
-            dst: dst.clone(),
+            src,
+            dst,
             after: Vec::new(),
             behind: Vec::new(),
         })?;
         held.fences().add_move(fence.clone());
         match self.wait_fence(&fence, ask)? {
             Status::Failed(error) => Err(Error::Backend(Box::new(error))),
-            _ => Ok(()),
+            _ => {
+                self.device.unmap_tt(copy);
+                Ok(())
+            }
         }
     }
 }

@@ -72,6 +72,7 @@ impl BoCore {
                     first += span.pages.get();
                 }
             }
+            Side::Mapped(_) => return Err(Error::Invalid("addresses are for the device")),
             Side::Device { mem_type, ranges } => {
                 let manager = self.device.manager(*mem_type);
                 let Some(MemoryKind::Device(region)) = manager.map(|m| m.kind()) else {

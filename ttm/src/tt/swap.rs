@@ -29,7 +29,7 @@ impl Tt {
     }
 
     /// Moves frames to the backup, in page order, until `enough` of what went and is on its way.
-    /// Allocates nothing. Answers the pages that went.
+    /// Allocates nothing. No device finds any of them from now on. Answers the pages that went.
     ///
     /// # Errors
     /// [`Error::Backup`]; the pages that did not go keep their frames.
@@ -39,6 +39,7 @@ impl Tt {
         supply: &Supply<'_>,
         enough: &dyn Fn(PageCount) -> bool,
     ) -> (PageCount, Result<()>) {
+        self.unmap_all();
         self.generation = self.generation.wrapping_add(1);
         let mut out = SwapOut {
             tt: self,

@@ -458,7 +458,8 @@ impl Engine {
                 .collect()
         };
         match side {
-            Side::Zero => Vec::new(),
+            // The corpus has no mapper.
+            Side::Zero | Side::Mapped(_) => Vec::new(),
             Side::Frames(spans) => spans
                 .iter()
                 .flat_map(|s| all(&self.frames.memory, s.first, s.pages))

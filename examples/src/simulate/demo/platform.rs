@@ -1,9 +1,9 @@
 //! The platform that the card is in, and what is made of it.
 
 use anyhow::{Context, Result, bail};
-use backends::sim::{Gpu, Platform, SimMemory};
+use backends::sim::{Gpu, GpuConfig, Platform};
 use serde::Serialize;
-use ttm::dma::{Choice, Need, Verdict, choose};
+use ttm::dma::{Choice, Mapper, Mask, Need, Verdict, choose};
 use ttm::pages::PageSource;
 use ttm::sync::Arc;
 
@@ -36,8 +36,22 @@ impl Chosen {
         }))
     }
 
-    pub(super) fn memory(&self, seed: u64) -> SimMemory {
-        self.platform.memory(seed)
+    /// Puts the card into it.
+    pub(super) fn put(&self, card: &mut GpuConfig, seed: u64) {
+        self.platform.put(card, seed);
+    }
+
+    /// By whom system pages are mapped for the card: as the verdict says, or as if it reached
+    /// everything.
+    pub(super) fn mapper(&self, gpu: &Gpu) -> Result<Arc<dyn Mapper>> {
+        let verdict = match self.ignored {
+            false => self.verdict.clone(),
+            true => Verdict {
+                mask: Mask::ALL,
+                ..self.verdict.clone()
+            },
+        };
+        Ok(gpu.mapper(verdict)?)
     }
 
     /// What a device is told that it reaches; nothing if the probe is ignored.
