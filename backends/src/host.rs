@@ -33,7 +33,7 @@ mod threads;
 pub use backup::{BackupError, BackupStats, FileBackup, IoEngine};
 pub use clock::{WallClock, wall_clock};
 pub use faults::FaultThreads;
-pub use pages::{HugeCounts, HugePages, MemfdPages};
+pub use pages::{HugeCounts, HugePages, MemfdPages, memory_file};
 pub use positional::{read_into_window, write_from_window};
 pub use pressure::{
     AvailablePressure, CgroupPressure, InjectedPressure, PsiPressure, SystemPressure,

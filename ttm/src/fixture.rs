@@ -50,6 +50,19 @@ impl Nothing {
     }
 }
 
+impl Nothing {
+    /// Frames of a user's own, which are not counted.
+    pub fn borrow(&self, pages: PageCount) -> FrameRun<Dirty> {
+        let first = self.next.fetch_add(pages.get(), Ordering::Relaxed);
+        let file = OTHERS;
+        let span = FrameSpan { file, first, pages };
+        FrameRun::fresh(span, Zone::Normal, 0, first).dirtied()
+    }
+}
+
+/// The file that users' frames are in.
+const OTHERS: u32 = 1;
+
 impl PageSource for Nothing {
     fn offers(&self) -> Offers {
         Offers::ordinary(self.size)
@@ -68,7 +81,9 @@ impl PageSource for Nothing {
     }
 
     fn give(&self, run: FrameRun<Dirty>) {
-        self.taken.fetch_sub(run.pages().get(), Ordering::Relaxed);
+        if run.span().file != OTHERS {
+            self.taken.fetch_sub(run.pages().get(), Ordering::Relaxed);
+        }
     }
 
     fn zero(&self, _: FrameSpan, _: CacheMode) -> Result<()> {
@@ -152,15 +167,24 @@ pub fn still() -> Arc<dyn Clock> {
 /// If `pages` is beyond all memory.
 #[must_use]
 pub fn builder_of(pages: u64) -> DeviceBuilder<Counting> {
+    builder_on(
+        Nothing::new(PageCount::new(1 << 20).expect("a size")),
+        pages,
+    )
+}
+
+/// Those of one whose system pages come from there.
+///
+/// # Panics
+/// If `pages` is beyond all memory.
+#[must_use]
+pub fn builder_on(source: Arc<Nothing>, pages: u64) -> DeviceBuilder<Counting> {
     let pages = PageCount::new(pages).expect("a size");
-    let size = PageCount::new(1 << 20).expect("a size");
-    Device::builder(Counting, still())
-        .pages(Nothing::new(size))
-        .memory(
-            MemType::VRAM,
-            Box::new(Range::new(pages)),
-            Nothing::new(pages),
-        )
+    Device::builder(Counting, still()).pages(source).memory(
+        MemType::VRAM,
+        Box::new(Range::new(pages)),
+        Nothing::new(pages),
+    )
 }
 
 /// Those of one with one MiB.

@@ -20,6 +20,7 @@
 //! Everything that can fail comes before the point of no return of a move (I-66): after it, the
 //! old place is retired, the new one entered, the fence added, and none of that can fail.
 
+mod bring;
 mod check;
 mod copy;
 mod cpu;
@@ -39,6 +40,7 @@ mod validate;
 mod verbs;
 mod view;
 
+pub use bring::NotBrought;
 pub use check::{Checked, Violation};
 pub(crate) use copy::View as Look;
 pub use prepare::Prepared;

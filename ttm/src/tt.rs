@@ -97,6 +97,8 @@ pub(crate) struct Tt {
     prepared: usize,
     /// Counts swap-outs, so that an old copy is never taken for a new one.
     generation: u32,
+    /// The frames are a user's own.
+    brought: bool,
     /// By whom devices find the frames; only while every page has one.
     reached: Vec<Reached>,
 }
@@ -118,8 +120,24 @@ impl Tt {
             checksums: Vec::new(),
             prepared: 0,
             generation: 0,
+            brought: false,
             reached: Vec::new(),
         }
+    }
+
+    /// Pages in frames that a user brought.
+    pub(crate) fn brought(object: u64, run: FrameRun<Dirty>) -> Self {
+        let (pages, mode) = (run.pages(), run.kind().mode);
+        Self {
+            brought: true,
+            parts: vec![Part::Frames(run)],
+            ..Self::new(object, pages, None, mode)
+        }
+    }
+
+    /// Whether the frames are a user's own: they stay, as they are, and cost the device nothing.
+    pub(crate) fn is_brought(&self) -> bool {
+        self.brought
     }
 
     /// Whether every page has a frame.
@@ -202,8 +220,14 @@ impl Tt {
     /// Changes the mode of the table, and of the frames that it has.
     ///
     /// # Errors
-    /// Those of [`Pool::switch`]; nothing has changed, because all frames had one mode.
+    /// [`Error::Unsupported`] for frames that were brought, and those of [`Pool::switch`]; nothing has changed, because all frames had one mode.
     pub(crate) fn set_mode(&mut self, mode: CacheMode, supply: &Supply<'_>) -> Result<()> {
+        if self.brought && mode != self.mode {
+            return Err(Error::Unsupported(
+                "memory that a user brought keeps its cache mode; its user could have brought it in \
+                 that mode",
+            ));
+        }
         let before = core::mem::replace(&mut self.mode, mode);
         let switched = self.apply_mode(supply);
         if switched.is_err() {
@@ -235,6 +259,10 @@ impl Tt {
     }
 
     fn give_frames(&self, supply: &Supply<'_>, run: FrameRun<Dirty>) {
+        if self.brought {
+            supply.pool.give_brought(run);
+            return;
+        }
         let pages = run.pages();
         supply.pool.give(run);
         supply.budget.uncharge(pages, self.client.as_ref());
@@ -251,13 +279,18 @@ impl Tt {
             ));
         }
         let most = self.pages.get().div_ceil(RUN_PAGES);
+        if self.brought && !self.is_populated() {
+            return Err(format!(
+                "I-63: frames that object {id} was brought are gone"
+            ));
+        }
         if runs_are_free && self.parts.len() as u64 > most {
             return Err(format!(
                 "I-25: object {id} has {} runs, {most} would do",
                 self.parts.len()
             ));
         }
-        if has_backup && !self.is_empty() && self.prepared < self.parts.len() {
+        if has_backup && !self.brought && !self.is_empty() && self.prepared < self.parts.len() {
             return Err(format!(
                 "I-66: object {id} has {} parts, the backup is prepared for {}",
                 self.parts.len(),

@@ -2,7 +2,8 @@
 //!
 //! The rule that the `unsafe` blocks here rely on: a [`FileMap`] maps its bytes readable and
 //! writable until it drops, and nobody makes a reference to them; whoever holds a [`Mapped`] of
-//! it holds the [`FileMap`] too. Its makers map only bytes that the file has and reserved, and
+//! it holds the [`FileMap`] too. A mapping that was somebody's is taken by value, so that nobody has
+//! a reference to it any more. Its makers map only bytes that the file has and reserved, and
 //! their files never shrink (`F_SEAL_SHRINK`), so an access never meets the end of the file.
 #![expect(unsafe_code, reason = "a mapping becomes a Mapped")]
 
@@ -10,7 +11,7 @@ use core::ptr::NonNull;
 use std::fs::File;
 use std::io;
 
-use memmap2::{Advice, MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
 use ttm::pages::Mapped;
 use ttm::sync::Arc;
 use ttm::sync::atomic::{AtomicU64, Ordering};
@@ -50,6 +51,13 @@ impl FileMap {
             file,
             live,
         )
+    }
+
+    /// Takes a mapping over, from whoever owned it.
+    pub(crate) fn owned(memory: MmapMut, live: &Arc<AtomicU64>) -> io::Result<Self> {
+        let map = MmapRaw::from(memory);
+        map.advise(Advice::DontFork)?;
+        Ok(Self::counted(Place::Anywhere(map), live))
     }
 
     /// Maps `len` bytes of `file` from its beginning, page by page when touched.

@@ -11,6 +11,7 @@
 //! A frame reads as zero to its new owner because its page is fresh (I-14). When the run, or a part
 //! of it, comes back, its pages become holes and their memory is the system's again.
 
+mod adopted;
 mod huge;
 mod nodes;
 mod page_file;
@@ -21,6 +22,7 @@ pub(crate) use page_file::{discard, memfd, out_of_memory, punch, reserve, write_
 use core::fmt;
 use std::fs::File;
 
+use memmap2::MmapMut;
 use placement::{CacheMode, PAGE_SIZE, PageCount, PageRange};
 use ttm::cache::Maintenance;
 use ttm::error::{Error, Result};
@@ -30,6 +32,7 @@ use ttm::sync::atomic::{AtomicU64, Ordering};
 
 use super::file_map::FileMap;
 
+use adopted::Adopted;
 use huge::{Collapser, Tally};
 use nodes::Nodes;
 use page_file::{PageFile, huge_memfd};
@@ -67,6 +70,8 @@ pub struct MemfdPages {
     nodes: Nodes,
     /// The page file of each node, and after them those of huge pages, if there are any.
     files: Vec<PageFile>,
+    /// What users brought.
+    adopted: Adopted,
     collapser: Option<Collapser>,
     tally: Tally,
     /// Pages of memory and swap that the host has.
@@ -104,6 +109,7 @@ impl MemfdPages {
         Ok(Self {
             nodes,
             files,
+            adopted: Adopted::default(),
             collapser: Some(Collapser::new().map_err(|e| Error::Backend(e.into()))?),
             tally: Tally::default(),
             capacity: host_pages(),
@@ -148,6 +154,49 @@ impl MemfdPages {
             }
         }
         Ok(self)
+    }
+
+    /// Pages of a memory file that its user brings, as frames for
+    /// [`Device::bring`](ttm::device::Device::bring): `bytes` bytes from `offset` on, both multiples
+    /// of a page. They are not counted as taken; the file is let go when they come back. Where the
+    /// file has holes, memory is reserved behind them.
+    ///
+    /// ```
+    /// use backends::host::{MemfdPages, memory_file};
+    /// use placement::CacheMode;
+    /// use ttm::pages::PageSource;
+    ///
+    /// # fn main() -> ttm::error::Result<()> {
+    /// let pages = MemfdPages::new()?;
+    /// let mine = memory_file("texture", 8192)?;
+    /// let run = pages.adopt_file(mine.try_clone().expect("a descriptor"), 4096, 4096)?;
+    /// pages.map(run.span(), CacheMode::Cached)?.write(0, b"seen in both");
+    ///
+    /// use std::os::unix::fs::FileExt;
+    /// let mut seen = [0; 12];
+    /// mine.read_exact_at(&mut seen, 4096).expect("it is there");
+    /// assert_eq!(&seen, b"seen in both");
+    /// pages.give(run);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for parts of pages, a file that is shorter, that may shrink, or that is
+    /// sealed against writing; [`Error::Unsupported`] for what is no memory file;
+    /// [`Error::NoMemory`].
+    pub fn adopt_file(&self, file: File, offset: u64, bytes: u64) -> Result<FrameRun<Dirty>> {
+        self.adopted.file(file, offset, bytes)
+    }
+
+    /// A mapping that its user gives away, as frames for
+    /// [`Device::bring`](ttm::device::Device::bring). It is unmapped when they come back. There are
+    /// no windows of it, because it is in no file.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it has no whole pages.
+    pub fn adopt_range(&self, memory: MmapMut) -> Result<FrameRun<Dirty>> {
+        self.adopted.range(memory, &self.live)
     }
 
     /// The page file of the first node. Its frames belong to whoever took them.
@@ -296,6 +345,11 @@ impl PageSource for MemfdPages {
     /// If the frames are not ones that this source gave out, or came back already.
     fn give(&self, run: FrameRun<Dirty>) {
         let span = run.span();
+        if Adopted::has_number(span) {
+            let given = self.adopted.give(span);
+            assert!(given, "{span:?} was not brought here, or is back already");
+            return;
+        }
         let file = self.files.get(span.file as usize);
         let given = file.is_some_and(|file| file.give(span));
         assert!(given, "{span:?} was not taken here, or is back already");
@@ -303,6 +357,11 @@ impl PageSource for MemfdPages {
     }
 
     fn zero(&self, span: FrameSpan, mode: CacheMode) -> Result<()> {
+        if Adopted::has_number(span) {
+            let mapped = self.map(span, mode)?;
+            mapped.zero(0, mapped.len());
+            return Ok(());
+        }
         let file = self.files.get(span.file as usize);
         let file = file.ok_or(Error::Invalid("no page file has that number"))?;
         if self.is_huge_file(span.file) {
@@ -320,6 +379,9 @@ impl PageSource for MemfdPages {
     /// [`Error::Invalid`] for frames that nobody has taken, or that two have;
     /// [`Error::Backend`] if the host refuses the mapping.
     fn map(&self, span: FrameSpan, _: CacheMode) -> Result<Mapped> {
+        if Adopted::has_number(span) {
+            return self.adopted.map(span, &self.live);
+        }
         match self.file_of(span) {
             Some(file) => self.map_part(file, span),
             None => Err(Error::Invalid(
@@ -330,7 +392,10 @@ impl PageSource for MemfdPages {
 
     /// # Errors
     /// [`Error::Invalid`] for frames that nobody has taken, or that two have.
-    fn file(&self, span: FrameSpan, _: CacheMode) -> Result<FileRange> {
+    fn file(&self, span: FrameSpan, mode: CacheMode) -> Result<FileRange> {
+        if Adopted::has_number(span) {
+            return self.adopted.file_of(span, mode);
+        }
         let file = self.file_of(span).ok_or(Error::Invalid(
             "only frames of one run that is taken are mapped",
         ))?;
@@ -364,6 +429,19 @@ impl fmt::Debug for MemfdPages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "MemfdPages({} taken)", self.taken())
     }
+}
+
+/// A memory file of `bytes` bytes that can be brought: it never shrinks, and no executed program
+/// inherits it.
+///
+/// # Errors
+/// [`Error::Backend`] if the host gives none.
+pub fn memory_file(name: &str, bytes: u64) -> Result<File> {
+    let made = memfd(name).and_then(|file| {
+        rustix::fs::ftruncate(&file, bytes)?;
+        Ok(file)
+    });
+    made.map_err(|error| Error::Backend(error.into()))
 }
 
 /// Memory and swap of the host, in pages.

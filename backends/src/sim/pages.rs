@@ -7,6 +7,7 @@
 //! Without one CPU and device see the same bytes in every mode.
 
 use core::fmt;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 
@@ -45,6 +46,9 @@ pub struct SimPages {
 
 struct Inner {
     physical: Physical,
+    /// Where runs begin that users have, and how many pages they have together.
+    brought: BTreeSet<u64>,
+    users: u64,
     /// Counts takes; later ones are greater.
     generation: u64,
 }
@@ -84,6 +88,8 @@ impl SimPages {
             live: Arc::new(AtomicU64::new(0)),
             inner: Mutex::new(Inner {
                 physical,
+                brought: BTreeSet::new(),
+                users: 0,
                 generation: 0,
             }),
         })
@@ -136,6 +142,19 @@ impl SimPages {
             home: Arc::clone(self),
             frames,
         }
+    }
+
+    /// Frames of a user's own, for [`Device::bring`](ttm::device::Device::bring). They do not count
+    /// as taken.
+    ///
+    /// # Errors
+    /// Those of [`PageSource::take`].
+    pub fn bring(&self, want: &Want) -> Result<FrameRun<Dirty>> {
+        let run = self.take(want)?;
+        let mut inner = self.inner.lock();
+        inner.brought.insert(run.span().first);
+        inner.users += want.pages.get();
+        Ok(run.dirtied())
     }
 
     /// The device's view of frames. [`SimPages::device_ends`] has to follow.
@@ -299,6 +318,12 @@ impl PageSource for SimPages {
         let span = run.span();
         let range = self.taken_range(span);
         let range = range.unwrap_or_else(|_| panic!("{span:?} was not taken here"));
+        {
+            let mut inner = self.inner.lock();
+            if inner.brought.remove(&span.first) {
+                inner.users -= span.pages.get();
+            }
+        }
         self.end(range);
     }
 
@@ -361,7 +386,9 @@ impl PageSource for SimPages {
     }
 
     fn taken(&self) -> PageCount {
-        PageCount::new(self.inner.lock().physical.taken()).expect("part of the memory")
+        let inner = self.inner.lock();
+        let taken = inner.physical.taken() - inner.users;
+        PageCount::new(taken).expect("part of the memory")
     }
 }
 

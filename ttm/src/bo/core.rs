@@ -207,8 +207,9 @@ impl BoState {
     /// Where the entry of the object belongs: out of eviction's reach, or in order.
     pub(crate) fn home(&self) -> Home {
         let system = self.mem_type() == Some(MemType::SYSTEM);
-        let nothing_here = || self.tt.as_ref().is_none_or(|tt| tt.resident().is_zero());
-        if self.pins > 0 || system && nothing_here() {
+        let stays = |tt: &Tt| tt.resident().is_zero() || tt.is_brought();
+        let stays_here = || self.tt.as_deref().is_none_or(stays);
+        if self.pins > 0 || system && stays_here() {
             Home::Unevictable
         } else {
             Home::Ordered
@@ -228,6 +229,11 @@ impl BoState {
         self.resource
             .as_ref()
             .is_none_or(|resource| resource.manager().uses_frames())
+    }
+
+    /// Whether the memory is a user's own.
+    pub(crate) fn is_brought(&self) -> bool {
+        self.tt.as_ref().is_some_and(|tt| tt.is_brought())
     }
 
     pub(crate) fn mem_type(&self) -> Option<MemType> {

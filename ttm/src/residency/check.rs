@@ -100,7 +100,7 @@ impl DeviceCore {
             manager.check(held)?;
         }
         let retired = self.retired_pages.lock();
-        for (_, tt) in retired.iter() {
+        for (_, tt) in retired.iter().filter(|(_, tt)| !tt.is_brought()) {
             sums.frames += tt.resident().get();
             sums.slots += tt.swapped().get();
         }
@@ -238,7 +238,9 @@ impl BoCore {
                 self.device.backup.is_some(),
                 self.device.pool.offers().runs_are_free,
             )?;
-            sums.frames += tt.resident().get();
+            if !tt.is_brought() {
+                sums.frames += tt.resident().get();
+            }
             sums.slots += tt.swapped().get();
         }
         if let Some(tt) = state.moving.as_ref().and_then(|m| m.old_tt.as_ref()) {

@@ -73,7 +73,8 @@ impl Victim for BoCore {
                 Error::ContentLost | Error::DeviceLost => Ok(()),
                 error => Err(error),
             })?;
-        if state.advice == Advice::DontNeed || state.content == Content::Lost {
+        let needed = state.advice != Advice::DontNeed || state.is_brought();
+        if !needed || state.content == Content::Lost {
             self.discard_victim(held, &mut state, why)?;
             return Ok(Left::Gone);
         }
@@ -127,6 +128,8 @@ impl BoCore {
         let placement = match driver.evict_to(&facts, &*self.object) {
             Eviction::To(placement) => placement,
             Eviction::Never => return Ok(Left::Stays("its driver keeps it")),
+            // Its pages belong to somebody else: nothing is gained but the place.
+            Eviction::Discard if state.is_brought() => Placement::of(Place::new(MemType::SYSTEM)),
             Eviction::Discard => {
                 self.discard_victim(held, state, why)?;
                 return Ok(Left::Gone);

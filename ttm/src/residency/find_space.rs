@@ -28,6 +28,9 @@ impl BoCore {
             let Some(manager) = self.device.manager(place.mem_type) else {
                 continue;
             };
+            if state.is_brought() && !manager.uses_frames() {
+                continue;
+            }
             // A requester within its own protection need not spill over to a worse place.
             let evicts = forced && place.mem_type != MemType::SYSTEM && !chained(ask, place)
                 || !forced && self.is_protected_in(place);

@@ -56,6 +56,11 @@ impl BoCore {
         if state.pins > 0 {
             return Err(Error::Pinned);
         }
+        if state.is_brought() {
+            return Err(Error::Unsupported(
+                "memory that a user brought is not thrown away; drop the object",
+            ));
+        }
         let from = state.mem_type();
         self.revoke_views(state)?;
         let advised = state.advice == crate::driver::Advice::DontNeed;

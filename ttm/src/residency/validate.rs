@@ -47,6 +47,16 @@ impl BoCore {
                 return Ok(());
             }
         }
+        let of_frames = |place: &Place| {
+            let manager = self.device.manager(place.mem_type);
+            manager.is_some_and(|manager| manager.uses_frames())
+        };
+        if state.is_brought() && !placement.places().iter().any(of_frames) {
+            return Err(Error::Unsupported(
+                "memory that a user brought stays in its frames; name a place in TT or SYSTEM, or \
+                 copy it to an object of the device's own",
+            ));
+        }
         Err(self.no_space(placement))
     }
 

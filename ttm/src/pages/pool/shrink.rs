@@ -96,6 +96,12 @@ impl Pool {
         }
     }
 
+    /// A run that never was the pool's goes back to who made frames of it.
+    pub(crate) fn give_brought(&self, run: FrameRun<Dirty>) {
+        self.kmaps.forget(run.span());
+        self.source.give(run);
+    }
+
     /// A run that is nobody's goes back to the source, cached. Answers false if it could not be
     /// made so: then it stays in the pool.
     pub(super) fn release(&self, mut run: FrameRun<Dirty>) -> bool {
