@@ -1,4 +1,5 @@
-//! What do I/O addresses cost, and what does a bounce add to its copy?
+//! What do I/O addresses cost, what does mapping an object for a device, and what does a bounce add
+//! to its copy?
 //!
 //! Row x: a thread that holds 64 ranges of 1 to 8 pages frees one and takes another, alone and
 //! beside others. Expected: two uncontended locks, a look at a list, and moving a request, a range
@@ -11,344 +12,38 @@
 //! is synced for the device, which copies it in. Beside it as many plain copies of as many bytes.
 //! Expected: for 64 KiB at most 1.2 of them; for 4 KiB the locks and counters weigh as much as the
 //! copies, so at most 2.
+//!
+//! Row z: an object's pages, in runs of 2 MiB, are mapped for a device and unmapped: at their own
+//! addresses, and in an IOMMU's tables, strict and lazy. Beside it what no mapping does without: a
+//! list of the frames and one of the addresses, a handle, a lock pair for the mask on each side and
+//! one for the path, and behind an IOMMU the same for the addresses, with each page's entry of the
+//! tables written and cleared. Expected: checks and joins add as much again, so at most 2.
+//!
+//! Row l: the list of 1 GiB of frames of which no two adjoin. Beside it a plain loop that fills as
+//! long a list with what it is told. Expected: looking whether frames adjoin, and cutting by length
+//! and boundary, three times as much, so at most 4 of it.
 
-use std::hint::black_box;
+#[path = "dma/addresses.rs"]
+mod addresses;
+#[path = "dma/bounce.rs"]
+mod bounce;
+#[path = "dma/mapping.rs"]
+mod mapping;
+
 use std::process::ExitCode;
-use std::sync::Barrier;
-use std::thread;
-use std::time::Instant;
-
-use anyhow::ensure;
-use harness::measure::{Stopwatch, compare, interleave, unpin};
-use harness::xorshift::XorshiftStar;
-use harness::{Bench, Row, Target};
-use parking_lot::Mutex;
-use placement::{Extent, PAGE_SIZE, PageCount, PageRange, Range, Request, Space, human_bytes};
-use ttm::clock::Time;
-use ttm::dma::{
-    BounceBytes, BouncePool, BounceRequest, Direction, DmaAddr, Invalidation, IovaConfig,
-    IovaRange, IovaRequest, IovaSpace, Mask, Unmap,
-};
 
 fn main() -> ExitCode {
     harness::run("dma", |bench| {
         for threads in [1, 2, 4, 8] {
-            addresses(bench, threads)?;
+            addresses::addresses(bench, threads)?;
         }
         for bytes in [4 << 10, 64 << 10] {
-            bounce(bench, bytes)?;
-            sync(bench, bytes)?;
+            bounce::bounce(bench, bytes)?;
+            bounce::sync(bench, bytes)?;
         }
-        Ok(())
+        for bytes in [4 << 10, 64 << 10, 2 << 20, 1 << 30] {
+            mapping::mapping(bench, bytes)?;
+        }
+        mapping::list(bench)
     })
-}
-
-/// Operations of a thread in a repeat.
-const OPS: usize = 20_000;
-
-/// Ranges that a thread holds.
-const HELD: usize = 64;
-
-/// Something that threads take ranges of and give them back to.
-trait Source: Sync {
-    type Range: Send;
-
-    fn take(&self, pages: u64) -> Self::Range;
-
-    fn give(&self, range: Self::Range);
-}
-
-const LIMIT: Mask = Mask::bits(32);
-
-impl Source for IovaSpace {
-    type Range = IovaRange;
-
-    fn take(&self, pages: u64) -> IovaRange {
-        let request = IovaRequest::new(pages * PAGE_SIZE).limit(LIMIT);
-        self.alloc(&request).expect("4 GiB for a few pages")
-    }
-
-    fn give(&self, range: IovaRange) {
-        self.free(range, Time::ZERO);
-    }
-}
-
-/// The space below, asked the same under one lock.
-struct Bare(Mutex<Range>);
-
-impl Source for Bare {
-    type Range = Extent;
-
-    fn take(&self, pages: u64) -> Extent {
-        let pages = PageCount::new(pages).expect("few pages");
-        let window = PageRange::new(1, 1 << 20).expect("in order");
-        let request = Request::new(pages).aligned(pages).within(window).top_down();
-        self.0.lock().take(&request).expect("4 GiB for a few pages")[0]
-    }
-
-    fn give(&self, extent: Extent) {
-        self.0.lock().give(extent);
-    }
-}
-
-/// Threads at the same work, each with ranges of its own.
-struct Crowd<'s, S: Source> {
-    source: &'s S,
-    held: Vec<(XorshiftStar, Vec<S::Range>)>,
-}
-
-impl<'s, S: Source> Crowd<'s, S> {
-    fn new(source: &'s S, threads: usize) -> Self {
-        let held = (0..threads as u64).map(|thread| {
-            let mut draws = XorshiftStar::seeded(thread);
-            let ranges = (0..HELD).map(|_| source.take(1 << draws.below(4)));
-            let ranges = ranges.collect();
-            (draws, ranges)
-        });
-        Self {
-            source,
-            held: held.collect(),
-        }
-    }
-
-    fn repeat(&mut self, watch: &mut Stopwatch, ops: usize) {
-        let source = self.source;
-        together(watch, ops, &mut self.held, |(draws, ranges)| {
-            for op in 0..ops {
-                let pages = 1 << draws.below(4);
-                // First given, then taken.
-                source.give(ranges.swap_remove(op % HELD));
-                ranges.push(source.take(pages));
-            }
-        });
-    }
-
-    fn end(self) {
-        for (_, ranges) in self.held {
-            ranges.into_iter().for_each(|range| self.source.give(range));
-        }
-    }
-}
-
-/// Lets a thread work on each of `states`, all at once: alone it is this one.
-fn together<T: Send>(
-    watch: &mut Stopwatch,
-    ops: usize,
-    states: &mut [T],
-    work: impl Fn(&mut T) + Sync,
-) {
-    if let [alone] = states {
-        watch.time(ops, || work(alone));
-        return;
-    }
-    let all = ops * states.len();
-    let start = Barrier::new(states.len());
-    let times: Vec<(Instant, Instant)> = thread::scope(|scope| {
-        let threads = states.iter_mut().map(|state| {
-            let (start, work) = (&start, &work);
-            scope.spawn(move || {
-                let _ = unpin();
-                start.wait();
-                let begun = Instant::now();
-                work(state);
-                (begun, Instant::now())
-            })
-        });
-        let threads: Vec<_> = threads.collect();
-        let joined = threads.into_iter().map(|thread| thread.join());
-        joined.map(|times| times.expect("no panic")).collect()
-    });
-    let first = times.iter().map(|times| times.0).min();
-    let last = times.iter().map(|times| times.1).max();
-    if let (Some(first), Some(last)) = (first, last) {
-        watch.add(all, last - first);
-    }
-}
-
-/// A lock that only one thread takes, on a cache line of its own.
-#[repr(align(128))]
-struct Own(Mutex<u64>);
-
-/// Row x.
-fn addresses(bench: &mut Bench, threads: usize) -> anyhow::Result<()> {
-    let name = match threads {
-        1 => "x: an I/O address range, 1 thread".to_owned(),
-        _ => format!("x: an I/O address range, {threads} threads"),
-    };
-    if !bench.args.wants(&name) {
-        return Ok(());
-    }
-    let ops = bench.args.ops(OPS);
-    let strict = IovaSpace::new(IovaConfig::default(), |_| {})?;
-    let config = IovaConfig {
-        invalidation: Invalidation::Lazy {
-            batch: 256,
-            timeout_ns: 10_000_000,
-        },
-        ..IovaConfig::default()
-    };
-    let lazy = IovaSpace::new(config, |_| {})?;
-    let bare = Bare(Mutex::new(Range::new(
-        PageCount::new(1 << 20).expect("few"),
-    )));
-    let mut ours = Crowd::new(&strict, threads);
-    let mut lazily = Crowd::new(&lazy, threads);
-    let mut theirs = Crowd::new(&bare, threads);
-    let mut locks: Vec<Own> = (0..threads).map(|_| Own(Mutex::new(0))).collect();
-    let [strict_ns, lazy_ns, bare_ns, locks_ns] = interleave(
-        bench.args.repeats(),
-        [
-            &mut |watch| ours.repeat(watch, ops),
-            &mut |watch| lazily.repeat(watch, ops),
-            &mut |watch| theirs.repeat(watch, ops),
-            &mut |watch| {
-                together(watch, ops, &mut locks, |own| {
-                    for _ in 0..2 * ops {
-                        *black_box(&own.0).lock() += 1;
-                    }
-                });
-            },
-        ],
-    );
-    ours.end();
-    lazily.end();
-    theirs.end();
-    lazy.flush();
-    ensure!(strict.stats().live == 0 && lazy.stats().live == 0, "lost");
-    bare.0.lock().check().map_err(anyhow::Error::msg)?;
-    let row = Row::new(&name, strict_ns).limit("range space, one lock", bare_ns);
-    bench.report.row(row.target(Target::Limit(0.7)));
-    let row = Row::new(format!("{name}, beside locks"), strict_ns);
-    let row = row.limit("two lock pairs, not shared", locks_ns);
-    bench.report.row(row.target(Target::Limit(8.0)));
-    let row = Row::new(format!("{name}, lazy"), lazy_ns);
-    bench.report.row(row.limit("strict", strict_ns));
-    Ok(())
-}
-
-/// Bytes that are copied in all of a repeat.
-const COPIED: usize = 16 << 20;
-
-const SETS: usize = 4;
-
-fn pool() -> anyhow::Result<BouncePool<BounceBytes>> {
-    let base = DmaAddr::new(0).expect("an address");
-    Ok(BouncePool::new(
-        BounceBytes::new(vec![0; SETS * (256 << 10)]),
-        base,
-        1,
-    )?)
-}
-
-/// Enough to be mapped on its own, so that all begin at the same place in their page, as sets of
-/// the pool do: how fast a copy is depends on where both sides are in theirs.
-const APART: usize = 1 << 20;
-
-/// Where in that a buffer begins: half a page away from what it is copied to.
-const SKEW: usize = 2096;
-
-fn buffer(memory: &mut [u8], bytes: usize) -> &mut [u8] {
-    &mut memory[SKEW..SKEW + bytes]
-}
-
-/// What plain copies of the same bytes go to.
-struct Plain(Vec<u8>);
-
-impl Plain {
-    fn new() -> Self {
-        Self(vec![0; APART])
-    }
-
-    fn copy_in(&mut self, bytes: &[u8]) {
-        black_box(&mut self.0[..bytes.len()]).copy_from_slice(black_box(bytes));
-    }
-
-    fn copy_out(&mut self, bytes: &mut [u8]) {
-        let len = bytes.len();
-        black_box(bytes).copy_from_slice(black_box(&self.0[..len]));
-    }
-}
-
-/// Row y, both copies.
-fn bounce(bench: &mut Bench, bytes: usize) -> anyhow::Result<()> {
-    let size = human_bytes(bytes as u64);
-    let name = format!("y: map and unmap {size} through the pool");
-    if !bench.args.wants(&name) {
-        return Ok(());
-    }
-    let pool = pool()?;
-    let ops = bench.args.ops(COPIED / bytes);
-    let (mut ours, mut theirs) = (vec![1; APART], vec![1; APART]);
-    let (ours, theirs) = (buffer(&mut ours, bytes), buffer(&mut theirs, bytes));
-    let mut plain = Plain::new();
-    let request = BounceRequest::new(0x1_0000_0000, Direction::Both);
-    let (ours, limit) = compare(
-        bench.args.repeats(),
-        |watch| {
-            watch.time(ops, || {
-                for _ in 0..ops {
-                    let mapping = pool.map(ours, &request).expect("an empty pool");
-                    black_box(pool.unmap(mapping, Unmap::Sync));
-                }
-            });
-        },
-        |watch| {
-            watch.time(ops, || {
-                for _ in 0..ops {
-                    plain.copy_in(theirs);
-                    plain.copy_out(theirs);
-                }
-            });
-        },
-    );
-    ensure!(pool.stats().used == 0, "slots are lost");
-    let row = Row::new(name, ours).limit("two plain copies", limit);
-    bench.report.row(row.target(Target::Limit(most(bytes))));
-    Ok(())
-}
-
-/// Row y, one copy.
-fn sync(bench: &mut Bench, bytes: usize) -> anyhow::Result<()> {
-    let size = human_bytes(bytes as u64);
-    let name = format!("y: sync {size} for the device");
-    if !bench.args.wants(&name) {
-        return Ok(());
-    }
-    let pool = pool()?;
-    let ops = bench.args.ops(COPIED / bytes);
-    let (mut ours, mut theirs) = (vec![1; APART], vec![1; APART]);
-    let (ours, theirs) = (buffer(&mut ours, bytes), buffer(&mut theirs, bytes));
-    let mut plain = Plain::new();
-    let request = BounceRequest::new(0x1_0000_0000, Direction::Both);
-    let mut mapping = pool.map(ours, &request)?;
-    let (ours, limit) = compare(
-        bench.args.repeats(),
-        |watch| {
-            watch.time(ops, || {
-                for _ in 0..ops {
-                    let synced = pool.sync_for_device(&mut mapping, 0..bytes);
-                    synced.expect("the whole mapping");
-                }
-            });
-        },
-        |watch| {
-            watch.time(ops, || {
-                for _ in 0..ops {
-                    plain.copy_in(theirs);
-                }
-            });
-        },
-    );
-    let _ = pool.unmap(mapping, Unmap::SkipSync);
-    let row = Row::new(name, ours).limit("a plain copy", limit);
-    bench.report.row(row.target(Target::Limit(most(bytes))));
-    Ok(())
-}
-
-/// The most that a bounce of so many bytes may be of its copies.
-fn most(bytes: usize) -> f64 {
-    match bytes > 16 << 10 {
-        true => 1.2,
-        false => 2.0,
-    }
 }

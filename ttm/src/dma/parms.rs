@@ -155,6 +155,7 @@ impl SegmentParms {
         }
     }
 
+    #[inline]
     fn check_one(&self, index: usize, segment: &DmaSegment) -> Result<(), DmaError> {
         let last = segment.last()?;
         if segment.len > self.max_segment {
@@ -171,6 +172,7 @@ impl SegmentParms {
     }
 
     /// Where the first segment of `start..end` ends. For valid parameters.
+    #[inline]
     pub(super) fn cut(&self, start: u64, end: u64) -> u64 {
         let by_length = (start & !self.step_mask()).saturating_add(self.longest());
         let by_boundary = (start | self.boundary_mask).saturating_add(1);

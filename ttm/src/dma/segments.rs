@@ -22,6 +22,7 @@ use placement::{PAGE_SIZE, PageCount, PageRange};
 use super::words::last_byte;
 use super::{DmaAddr, DmaError, SegmentParms};
 use crate::pages::FrameSpan;
+use crate::sync::Arc;
 
 pub use layout::{IoLayout, IoRun};
 pub use pages::{CpuPage, DmaPage};
@@ -53,6 +54,7 @@ impl DmaSegment {
     ///
     /// # Errors
     /// [`DmaError::ZeroLength`], [`DmaError::AddressOverflow`].
+    #[inline]
     pub fn last(&self) -> Result<u64, DmaError> {
         last_byte(self.addr.get(), self.len)
     }
@@ -111,7 +113,8 @@ pub struct BusRange {
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PageList {
-    segments: Vec<CpuSegment>,
+    /// Those that have it mapped have the same ones.
+    segments: Arc<Vec<CpuSegment>>,
     bytes: u64,
 }
 
@@ -131,23 +134,12 @@ impl PageList {
     /// - [`DmaError::AddressOverflow`]: frames or bytes past the last.
     pub fn build(parms: &SegmentParms, bytes: FrameBytes<'_>) -> Result<Self, DmaError> {
         parms.validate()?;
-        let mut list = Self {
-            segments: Vec::new(),
+        let mut segments = Vec::with_capacity(bytes.spans.len());
+        each_run(bytes, |run| cut(&mut segments, parms, run))?;
+        Ok(Self {
+            segments: Arc::new(segments),
             bytes: bytes.len,
-        };
-        for run in runs(bytes)? {
-            list.cut(parms, run);
-        }
-        Ok(list)
-    }
-
-    fn cut(&mut self, parms: &SegmentParms, run: Run) {
-        let mut start = run.start;
-        while start < run.end {
-            let end = parms.cut(start, run.end);
-            self.segments.push(segment(run.file, start, end));
-            start = end;
-        }
+        })
     }
 
     /// The segments, at least one.
@@ -317,10 +309,20 @@ struct Run {
     end: u64,
 }
 
-/// The runs of frames that the bytes are in, as long as they get.
-fn runs(bytes: FrameBytes<'_>) -> Result<Vec<Run>, DmaError> {
+#[inline]
+fn cut(segments: &mut Vec<CpuSegment>, parms: &SegmentParms, run: Run) {
+    let mut start = run.start;
+    while start < run.end {
+        let end = parms.cut(start, run.end);
+        segments.push(segment(run.file, start, end));
+        start = end;
+    }
+}
+
+/// Calls `f` for each run of frames that the bytes are in, as long as they get.
+fn each_run(bytes: FrameBytes<'_>, mut f: impl FnMut(Run)) -> Result<(), DmaError> {
     check_bytes(bytes)?;
-    let mut found: Vec<Run> = Vec::new();
+    let mut run: Option<Run> = None;
     let (mut skip, mut left) = (bytes.offset, bytes.len);
     for span in bytes.spans {
         let whole = span.pages.bytes();
@@ -328,19 +330,27 @@ fn runs(bytes: FrameBytes<'_>) -> Result<Vec<Run>, DmaError> {
             skip -= whole;
             continue;
         }
+        if left == 0 {
+            break;
+        }
         let start = span.first * PAGE_SIZE + skip;
         let take = left.min(whole - skip);
-        let file = span.file;
-        let end = start + take;
-        match found.last_mut() {
+        let (file, end) = (span.file, start + take);
+        match &mut run {
             Some(run) if run.file == file && run.end == start => run.end = end,
-            _ if take > 0 => found.push(Run { file, start, end }),
-            _ => break,
+            _ => {
+                if let Some(run) = run.replace(Run { file, start, end }) {
+                    f(run);
+                }
+            }
         }
         skip = 0;
         left -= take;
     }
-    Ok(found)
+    if let Some(run) = run {
+        f(run);
+    }
+    Ok(())
 }
 
 /// Whether there are such bytes.
@@ -368,6 +378,7 @@ fn check_bytes(bytes: FrameBytes<'_>) -> Result<(), DmaError> {
 }
 
 /// The segment of those bytes of a file.
+#[inline]
 fn segment(file: u32, start: u64, end: u64) -> CpuSegment {
     let first = start / PAGE_SIZE;
     let offset = start % PAGE_SIZE;

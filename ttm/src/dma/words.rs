@@ -128,6 +128,7 @@ impl fmt::LowerHex for DmaAddr {
 ///
 /// # Errors
 /// [`DmaError::ZeroLength`], [`DmaError::AddressOverflow`].
+#[inline]
 pub(super) fn last_byte(first: u64, len: u64) -> Result<u64, DmaError> {
     let before = len.checked_sub(1).ok_or(DmaError::ZeroLength)?;
     first.checked_add(before).ok_or(DmaError::AddressOverflow)
