@@ -10,9 +10,12 @@
 //!   frames ──build──▶ PageList ──direct, layout──▶ MappedList (a CPU side, a device side)
 //! ```
 //!
+//! For a device that does not snoop, [`CacheOps`] cleans the CPU's caches at each hand-over.
+//!
 //! Devices that share one are held to what all of them can use, [`Constraints`], by its [`Solver`].
 
 mod bounce;
+mod cache_ops;
 mod choice;
 mod constraints;
 mod error;
@@ -30,6 +33,7 @@ mod dice;
 pub use bounce::{
     BounceBytes, BounceMemory, BouncePool, BounceRequest, BounceStats, Bounced, Unmap,
 };
+pub use cache_ops::{CacheOps, maintain, whole_lines};
 pub use choice::{
     Choice, Code, CpuUse, Decision, Ends, Memory, Need, Row, Share, SkipSync, TABLE, choose,
 };
