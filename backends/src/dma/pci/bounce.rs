@@ -1,0 +1,75 @@
+//! When what is mapped for a device is copied on its way.
+
+use ttm::dma::{Missing, Topic, Tri, Trust};
+
+use super::super::options::{self, Swiotlb};
+use super::super::tree;
+use super::Asked;
+
+impl Asked<'_> {
+    pub(super) fn bounce(&mut self, cmdline: Option<&str>) {
+        let source = "/proc/cmdline";
+        match cmdline.map(options::swiotlb) {
+            Some(Swiotlb::Force) => {
+                self.verdict.forced_bounce = Tri::Yes;
+                let says = "swiotlb=force: what is mapped on a direct path is copied";
+                self.fact(Topic::ForcedBounce, Trust::Intent, source, says);
+            }
+            Some(Swiotlb::Never) => {
+                (self.verdict.forced_bounce, self.verdict.bounce_pool) = (Tri::No, Tri::No);
+                let says = "swiotlb=noforce: nothing is copied, and there is no pool";
+                self.fact(Topic::ForcedBounce, Trust::Intent, source, says);
+                self.fact(Topic::BouncePool, Trust::Intent, source, says);
+            }
+            Some(Swiotlb::AsNeeded) => {
+                self.verdict.forced_bounce = Tri::No;
+                let says = "nothing forces copies";
+                self.fact(Topic::ForcedBounce, Trust::Intent, source, says);
+            }
+            None => {}
+        }
+        let source = "/sys/hypervisor/type";
+        if self.root.text(source).is_ok_and(|kind| kind == "xen")
+            && self
+                .root
+                .text("/sys/hypervisor/guest_type")
+                .is_ok_and(|kind| kind == "PV")
+        {
+            self.verdict.forced_bounce = Tri::Yes;
+            let says = "a paravirtual Xen guest: pages that adjoin here need not adjoin there";
+            self.fact(Topic::ForcedBounce, Trust::Declared, source, says);
+        }
+        let source = "/sys/kernel/debug/swiotlb/io_tlb_nslabs";
+        match self.root.text(source).map(|text| text.parse::<u64>()) {
+            Ok(Ok(slots)) => {
+                let pool = slots > 0;
+                if self.verdict.bounce_pool.is_no() && pool {
+                    self.verdict.conflicts.push(format!(
+                        "bounce pool: none is wanted [/proc/cmdline], but there are {slots} slots; \
+                         what is counts"
+                    ));
+                }
+                self.verdict.bounce_pool = pool.into();
+                let says = format!("{slots} slots of 2 KiB");
+                self.fact(Topic::BouncePool, Trust::Declared, source, says);
+            }
+            Ok(Err(_)) => {}
+            // An empty folder that all may read is what there is before debugfs is mounted.
+            Err(missing) => self.miss(Missing {
+                why: format!(
+                    "{}; debugfs is for root, and has to be mounted",
+                    missing.why
+                ),
+                ..missing
+            }),
+        }
+        match tree::restricted_pool(self.root, &self.folder) {
+            Some(node) => {
+                self.verdict.restricted = Tri::Yes;
+                let says = "the firmware assigns the device a restricted pool";
+                self.fact(Topic::RestrictedPool, Trust::Declared, &node, says);
+            }
+            None => self.verdict.restricted = Tri::No,
+        }
+    }
+}
