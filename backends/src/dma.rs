@@ -2,7 +2,8 @@
 //!
 //! [`Probe`] reads what Linux tells of a PCI device in `/sys` and `/proc`, as far as the caller may,
 //! and makes a [`Verdict`](ttm::dma::Verdict) of it: each fact with its source, each source that
-//! could not be read with the reason, contradictions kept. It writes nothing and drives no device.
+//! could not be read with the reason, contradictions kept. It writes nothing and drives no device, unless
+//! [`Probe::allow_functional`] lets it try what cannot be read.
 //!
 //! What these sources are worth is not what their names say:
 //!
@@ -17,6 +18,8 @@ mod options;
 mod pci;
 mod root;
 mod tree;
+mod trial;
+mod udmabuf;
 
 pub use pci::Probe;
 pub use root::ProbeRoot;

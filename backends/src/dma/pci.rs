@@ -9,8 +9,14 @@ mod trust;
 use ttm::dma::{Fact, Missing, Topic, Trust, Verdict};
 
 use super::root::ProbeRoot;
+use super::trial;
+use super::udmabuf::Udmabuf;
 
 const DEVICES: &str = "/sys/bus/pci/devices";
+
+/// Why something was not tried.
+const NOT_ALLOWED: &str = "not tried: the caller has not allowed it";
+const CAPTURED: &str = "not tried: nothing can be in a captured tree";
 
 /// Asks a platform of its devices.
 ///
@@ -30,6 +36,8 @@ pub struct Probe {
     cmdline: Result<String, Missing>,
     cpuinfo: Result<String, Missing>,
     zoneinfo: Result<String, Missing>,
+    /// Whether a page was copied, where that was tried.
+    copied: Result<bool, Missing>,
 }
 
 impl Probe {
@@ -40,8 +48,33 @@ impl Probe {
             cmdline: root.text("/proc/cmdline"),
             cpuinfo: root.text("/proc/cpuinfo"),
             zoneinfo: root.text("/proc/zoneinfo"),
+            copied: Err(not_tried(NOT_ALLOWED)),
             root,
         }
+    }
+
+    /// Whether to try what cannot be read, here and whenever a device is asked about; at first, no.
+    ///
+    /// Whether mappings are copied on direct paths is tried at once: a page of a memory file becomes a
+    /// dma-buf by `/dev/udmabuf`, access to it is announced twice with a write in between, and both are
+    /// dropped. That takes a slot of the bounce pool for as long, if there is one.
+    ///
+    /// In a captured tree nothing can be tried.
+    #[must_use]
+    pub fn allow_functional(self, allow: bool) -> Self {
+        let copied = match (allow, self.root.is_captured()) {
+            (false, _) => Err(not_tried(NOT_ALLOWED)),
+            (true, true) => Err(not_tried(CAPTURED)),
+            (true, false) => trial::is_copied(&Udmabuf),
+        };
+        Self { copied, ..self }
+    }
+
+    /// What is tried is tried there.
+    #[cfg(test)]
+    fn tried_on(self, exporter: &dyn trial::Exporter) -> Self {
+        let copied = trial::is_copied(exporter);
+        Self { copied, ..self }
     }
 
     /// The addresses of all PCI devices, in order.
@@ -117,3 +150,14 @@ impl<'a> Asked<'a> {
         });
     }
 }
+
+/// Whether a page is copied was not tried.
+fn not_tried(why: &str) -> Missing {
+    Missing {
+        source: "/dev/udmabuf".into(),
+        why: why.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

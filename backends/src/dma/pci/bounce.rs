@@ -1,13 +1,22 @@
 //! When what is mapped for a device is copied on its way.
 
-use ttm::dma::{Missing, Topic, Tri, Trust};
+use ttm::dma::{Missing, Path, Topic, Tri, Trust};
 
 use super::super::options::{self, Swiotlb};
 use super::super::tree;
 use super::Asked;
 
 impl Asked<'_> {
+    /// Of what is said of copies, the later counts.
     pub(super) fn bounce(&mut self, cmdline: Option<&str>) {
+        self.copies_wanted(cmdline);
+        self.copies_measured();
+        self.copies_for_xen();
+        self.pool();
+        self.restricted_pool();
+    }
+
+    fn copies_wanted(&mut self, cmdline: Option<&str>) {
         let source = "/proc/cmdline";
         match cmdline.map(options::swiotlb) {
             Some(Swiotlb::Force) => {
@@ -28,17 +37,48 @@ impl Asked<'_> {
             }
             None => {}
         }
-        let source = "/sys/hypervisor/type";
-        if self.root.text(source).is_ok_and(|kind| kind == "xen")
-            && self
-                .root
-                .text("/sys/hypervisor/guest_type")
-                .is_ok_and(|kind| kind == "PV")
+    }
+
+    /// What was tried without an IOMMU counts for devices that have none in their way.
+    fn copies_measured(&mut self) {
+        if !matches!(self.verdict.path, Path::Direct | Path::Identity) {
+            return;
+        }
+        let copied = match &self.probe.copied {
+            Ok(copied) => *copied,
+            Err(missing) => return self.miss(missing.clone()),
+        };
+        let says = match copied {
+            true => "a page was copied when it was mapped, for a device without an IOMMU",
+            false => "a page was not copied when it was mapped, for a device without an IOMMU",
+        };
+        let wanted = self.verdict.about(Topic::ForcedBounce).next();
+        if let Some(wanted) = wanted
+            && self.verdict.forced_bounce != Tri::from(copied)
         {
+            let conflict = format!(
+                "forced bounce: {} [{}], but {says}; what was measured counts",
+                wanted.says, wanted.source
+            );
+            self.verdict.conflicts.push(conflict);
+        }
+        self.verdict.forced_bounce = copied.into();
+        self.fact(Topic::ForcedBounce, Trust::Measured, "/dev/udmabuf", says);
+    }
+
+    /// One page, which is all that is tried, adjoins itself: it may not be copied here, and more
+    /// would be.
+    fn copies_for_xen(&mut self) {
+        let source = "/sys/hypervisor/type";
+        let is = |file: &str, what| self.root.text(file).is_ok_and(|text| text == what);
+        if is(source, "xen") && is("/sys/hypervisor/guest_type", "PV") {
             self.verdict.forced_bounce = Tri::Yes;
             let says = "a paravirtual Xen guest: pages that adjoin here need not adjoin there";
             self.fact(Topic::ForcedBounce, Trust::Declared, source, says);
         }
+    }
+
+    fn pool(&mut self) {
         let source = "/sys/kernel/debug/swiotlb/io_tlb_nslabs";
         match self.root.text(source).map(|text| text.parse::<u64>()) {
             Ok(Ok(slots)) => {
@@ -63,6 +103,9 @@ impl Asked<'_> {
                 ..missing
             }),
         }
+    }
+
+    fn restricted_pool(&mut self) {
         match tree::restricted_pool(self.root, &self.folder) {
             Some(node) => {
                 self.verdict.restricted = Tri::Yes;

@@ -1,0 +1,6 @@
+//! What follows from the sources, on small trees. Whole platforms are in `examples/platforms`.
+
+mod bounce;
+mod tree;
+
+use tree::Tree;
