@@ -20,6 +20,8 @@ mod root;
 mod tree;
 mod trial;
 mod udmabuf;
+mod vfio;
 
 pub use pci::Probe;
 pub use root::ProbeRoot;
+pub use vfio::VfioReport;

@@ -14,7 +14,8 @@
 //!
 //! # Unsafe code
 //!
-//! Denied in the crate. The files that need it say so at their head: `dma/udmabuf.rs` (ioctls),
+//! Denied in the crate. The files that need it say so at their head: `dma/udmabuf.rs` and
+//! `dma/vfio/nodes.rs` (ioctls),
 //! `host/addresses.rs` (files mapped at chosen addresses), `host/cache_ops/x86_64.rs` and
 //! `host/cache_ops/aarch64.rs` (cache maintenance), `host/file_map.rs` (a mapping becomes a
 //! [`ttm::pages::Mapped`]), `host/pages/nodes.rs` (memory policies), `host/space/mapping.rs`

@@ -41,7 +41,7 @@ struct Args {
     bracketed: bool,
 
     /// Try what cannot be read: makes a dma-buf of one page by /dev/udmabuf to see whether mappings are
-    /// copied, and drops it
+    /// copied, and drops it; takes the group of a device that vfio-pci has for as long as it is asked
     #[arg(long)]
     functional: bool,
 

@@ -7,10 +7,12 @@ mod snoop;
 mod trust;
 
 use ttm::dma::{Fact, Missing, Topic, Trust, Verdict};
+use ttm::sync::Arc;
 
 use super::root::ProbeRoot;
 use super::trial;
 use super::udmabuf::Udmabuf;
+use super::vfio::{self, Nodes, Vfio, VfioReport};
 
 const DEVICES: &str = "/sys/bus/pci/devices";
 
@@ -38,6 +40,8 @@ pub struct Probe {
     zoneinfo: Result<String, Missing>,
     /// Whether a page was copied, where that was tried.
     copied: Result<bool, Missing>,
+    /// Whom to ask of groups, or why not to.
+    vfio: Result<Arc<dyn Vfio>, &'static str>,
 }
 
 impl Probe {
@@ -49,6 +53,7 @@ impl Probe {
             cpuinfo: root.text("/proc/cpuinfo"),
             zoneinfo: root.text("/proc/zoneinfo"),
             copied: Err(not_tried(NOT_ALLOWED)),
+            vfio: Err(NOT_ALLOWED),
             root,
         }
     }
@@ -59,22 +64,50 @@ impl Probe {
     /// dma-buf by `/dev/udmabuf`, access to it is announced twice with a write in between, and both are
     /// dropped. That takes a slot of the bounce pool for as long, if there is one.
     ///
+    /// Of a device that VFIO has, the group is taken while it is asked about: see [`Self::vfio`].
+    ///
     /// In a captured tree nothing can be tried.
     #[must_use]
     pub fn allow_functional(self, allow: bool) -> Self {
-        let copied = match (allow, self.root.is_captured()) {
-            (false, _) => Err(not_tried(NOT_ALLOWED)),
-            (true, true) => Err(not_tried(CAPTURED)),
-            (true, false) => trial::is_copied(&Udmabuf),
+        let why = match (allow, self.root.is_captured()) {
+            (false, _) => NOT_ALLOWED,
+            (true, true) => CAPTURED,
+            (true, false) => return self.trying(&Udmabuf, Arc::new(Nodes)),
         };
-        Self { copied, ..self }
+        Self {
+            copied: Err(not_tried(why)),
+            vfio: Err(why),
+            ..self
+        }
     }
 
     /// What is tried is tried there.
-    #[cfg(test)]
-    fn tried_on(self, exporter: &dyn trial::Exporter) -> Self {
-        let copied = trial::is_copied(exporter);
-        Self { copied, ..self }
+    fn trying(self, exporter: &dyn trial::Exporter, vfio: Arc<dyn Vfio>) -> Self {
+        Self {
+            copied: trial::is_copied(exporter),
+            vfio: Ok(vfio),
+            ..self
+        }
+    }
+
+    /// What VFIO says of the device's group. It is opened, put into a container of its own, asked,
+    /// and given back, which fails while anybody has it, and makes everybody else fail for as long.
+    ///
+    /// # Errors
+    /// Why it could not be asked; also if [`Self::allow_functional`] has not allowed it.
+    pub fn vfio(&self, address: &str) -> Result<VfioReport, Missing> {
+        let link = format!("{DEVICES}/{address}/iommu_group");
+        let group = self.root.link(&link).ok_or_else(|| Missing {
+            source: link,
+            why: "not there: VFIO has nothing to ask".into(),
+        })?;
+        match &self.vfio {
+            Ok(nodes) => vfio::ask(&**nodes, &group),
+            Err(why) => Err(Missing {
+                source: format!("/dev/vfio/{group}"),
+                why: (*why).into(),
+            }),
+        }
     }
 
     /// The addresses of all PCI devices, in order.
@@ -125,6 +158,11 @@ impl<'a> Asked<'a> {
         self.line();
     }
 
+    /// Its driver.
+    fn driver(&self) -> Option<String> {
+        self.root.link(&format!("{}/driver", self.folder))
+    }
+
     fn text(&mut self, path: &str) -> Option<String> {
         let text = self.root.text(path);
         text.map_err(|missing| self.miss(missing)).ok()
@@ -149,6 +187,11 @@ impl<'a> Asked<'a> {
             privileged: source.starts_with("/sys/kernel/debug"),
         });
     }
+}
+
+/// Whether a driver hands its devices to processes. There are several, named after the first.
+fn is_vfio(driver: &str) -> bool {
+    driver.ends_with("vfio-pci") || driver.ends_with("vfio_pci")
 }
 
 /// Whether a page is copied was not tried.

@@ -86,6 +86,8 @@ pub enum Topic {
     RestrictedPool,
     /// What addresses the device reaches.
     Mask,
+    /// What I/O addresses can be mapped, and how.
+    Iova,
     /// What addresses memory has.
     Memory,
     /// Whether the device is trusted.
@@ -106,6 +108,7 @@ impl fmt::Display for Topic {
             Self::BouncePool => "bounce pool",
             Self::RestrictedPool => "restricted pool",
             Self::Mask => "mask",
+            Self::Iova => "I/O addresses",
             Self::Memory => "memory",
             Self::Trust => "trust",
             Self::Encryption => "encryption",

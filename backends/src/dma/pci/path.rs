@@ -1,9 +1,9 @@
 //! By which way a device reaches memory.
 
-use ttm::dma::{Missing, Path, Topic, Tri, Trust};
+use ttm::dma::{Fact, Missing, Path, Topic, Tri, Trust};
 
 use super::super::options::{self, Iommu};
-use super::Asked;
+use super::{Asked, is_vfio};
 
 impl Asked<'_> {
     /// A group means an IOMMU; its type, what the default domain is.
@@ -72,15 +72,51 @@ impl Asked<'_> {
 
     /// A process that owns the device has its own translations, whatever the default domain is.
     fn owned(&mut self) {
-        let link = format!("{}/driver", self.folder);
-        let driver = self.root.link(&link);
-        if driver.as_deref() != Some("vfio-pci") {
+        let Some(driver) = self.driver().filter(|driver| is_vfio(driver)) else {
             return;
-        }
-        let forces_snoop = self.forces_snoop();
+        };
+        let declared = self.forces_snoop();
+        let forces_snoop = self.asked_to_force(declared);
         self.verdict.path = Path::Owned { forces_snoop };
-        let says = "vfio-pci: a process owns the device, the group's type is not its own";
+        let link = format!("{}/driver", self.folder);
+        let says = format!("{driver}: a process owns the device, the group's type is not its own");
         self.fact(Topic::Path, Trust::Declared, &link, says);
+    }
+
+    /// VFIO's own answer, if it can be asked.
+    fn asked_to_force(&mut self, declared: Tri) -> Tri {
+        let report = match self.probe.vfio(&self.verdict.device) {
+            Ok(report) => report,
+            Err(missing) => {
+                self.miss(missing);
+                return declared;
+            }
+        };
+        let measured = match report.forces_snoop {
+            Tri::Unknown => declared,
+            told => told,
+        };
+        if declared != Tri::Unknown && declared != measured {
+            let said = |fact: Option<&Fact>| {
+                fact.map_or_else(String::new, |fact| {
+                    format!("{} [{}]", fact.says, fact.source)
+                })
+            };
+            let conflict = format!(
+                "forced snoop: {}, but {}; what was measured counts",
+                said(self.verdict.about(Topic::ForcedSnoop).next()),
+                said(
+                    report
+                        .facts
+                        .iter()
+                        .find(|fact| fact.topic == Topic::ForcedSnoop)
+                ),
+            );
+            self.verdict.conflicts.push(conflict);
+        }
+        self.verdict.facts.extend(report.facts);
+        self.verdict.missing.extend(report.missing);
+        measured
     }
 
     fn forces_snoop(&mut self) -> Tri {

@@ -3,7 +3,7 @@
 use ttm::dma::{Mask, Missing, Topic, Trust};
 
 use super::super::memory;
-use super::Asked;
+use super::{Asked, is_vfio};
 
 impl Asked<'_> {
     pub(super) fn reach(&mut self) {
@@ -12,8 +12,7 @@ impl Asked<'_> {
             && let Ok(bits @ 1..=64) = bits.parse::<u32>()
         {
             self.verdict.mask = Mask::bits(bits);
-            let driver = self.root.link(&format!("{}/driver", self.folder));
-            match driver.filter(|driver| driver != "vfio-pci") {
+            match self.driver().filter(|driver| !is_vfio(driver)) {
                 Some(driver) => {
                     let says = format!("{bits} bits, as {driver} has set it");
                     self.fact(Topic::Mask, Trust::Declared, &source, says);

@@ -2,5 +2,6 @@
 
 mod bounce;
 mod tree;
+mod vfio;
 
 use tree::Tree;

@@ -1,10 +1,12 @@
 //! What was tried of copies, beside what is said of them.
 
 use ttm::dma::{BouncePolicy, Fact, Topic, Tri, Trust, Verdict};
+use ttm::sync::Arc;
 
 use super::Tree;
 use super::tree::DEVICE;
 use crate::dma::trial::tests::{Call, Fake};
+use crate::dma::{Probe, vfio};
 
 fn platform(copies: bool) -> Fake {
     Fake {
@@ -13,8 +15,12 @@ fn platform(copies: bool) -> Fake {
     }
 }
 
+fn tried_on(probe: Probe, platform: Fake) -> Probe {
+    probe.trying(&platform, Arc::new(vfio::tests::Fake::default()))
+}
+
 fn tried(tree: &Tree, platform: Fake) -> Verdict {
-    tree.probe().tried_on(&platform).device(DEVICE)
+    tried_on(tree.probe(), platform).device(DEVICE)
 }
 
 fn measured(verdict: &Verdict) -> Option<&Fact> {
@@ -94,10 +100,10 @@ fn what_could_not_be_tried_is_missing_with_the_reason_and_changes_nothing() {
             "the caller has not allowed it",
         ),
         (
-            plain.clone().tried_on(&fails(libc::EIO)),
+            tried_on(plain.clone(), fails(libc::EIO)),
             "bounce pool may be full",
         ),
-        (plain.tried_on(&fails(libc::EACCES)), "permission denied"),
+        (tried_on(plain, fails(libc::EACCES)), "permission denied"),
     ] {
         let verdict = probe.device(DEVICE);
         assert_eq!(verdict.forced_bounce, Tri::Yes, "{says}");
