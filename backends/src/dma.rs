@@ -11,8 +11,12 @@
 //!   say of default domains;
 //! - the type of a group is that of its default domain, also while a process owns the device;
 //! - a mask of 32 bits is what every device has that no driver has set another for;
+//! - that a device may send requests that do not snoop is so of most, and few do;
+//! - of an IOMMU that the firmware describes nothing follows: it need not be in use;
 //! - the command line says what was wanted. Of two options the last counts.
 
+mod acpi;
+mod config_space;
 mod memory;
 mod options;
 mod pci;

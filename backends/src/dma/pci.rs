@@ -1,6 +1,8 @@
 //! PCI devices.
 
 mod bounce;
+mod firmware;
+mod hardware;
 mod path;
 mod reach;
 mod snoop;
@@ -9,6 +11,7 @@ mod trust;
 use ttm::dma::{Fact, Missing, Topic, Trust, Verdict};
 use ttm::sync::Arc;
 
+use super::acpi::Acpi;
 use super::root::ProbeRoot;
 use super::trial;
 use super::udmabuf::Udmabuf;
@@ -38,6 +41,9 @@ pub struct Probe {
     cmdline: Result<String, Missing>,
     cpuinfo: Result<String, Missing>,
     zoneinfo: Result<String, Missing>,
+    acpi: Acpi,
+    /// Bytes of the longest cache line, and who says so.
+    line: Option<(u32, String)>,
     /// Whether a page was copied, where that was tried.
     copied: Result<bool, Missing>,
     /// Whom to ask of groups, or why not to.
@@ -52,6 +58,8 @@ impl Probe {
             cmdline: root.text("/proc/cmdline"),
             cpuinfo: root.text("/proc/cpuinfo"),
             zoneinfo: root.text("/proc/zoneinfo"),
+            acpi: Acpi::read(&root),
+            line: reach::longest_line(&root),
             copied: Err(not_tried(NOT_ALLOWED)),
             vfio: Err(NOT_ALLOWED),
             root,
@@ -149,13 +157,16 @@ impl<'a> Asked<'a> {
     fn ask(&mut self) {
         let cmdline = self.known(&self.probe.cmdline);
         let cpuinfo = self.known(&self.probe.cpuinfo);
-        self.path(cmdline);
+        self.path(cmdline, cpuinfo);
+        self.tables();
         self.snoop(cpuinfo);
+        self.no_snoop();
         self.bounce(cmdline);
         self.reach();
         self.trust();
         self.encryption(cpuinfo);
         self.line();
+        self.hardware();
     }
 
     /// Its driver.
@@ -184,9 +195,15 @@ impl<'a> Asked<'a> {
             says: says.into(),
             source: source.into(),
             trust,
-            privileged: source.starts_with("/sys/kernel/debug"),
+            privileged: is_privileged(topic, source),
         });
     }
+}
+
+/// Whether a source tells root alone what it says about that.
+fn is_privileged(topic: Topic, source: &str) -> bool {
+    let content_of_table = source.starts_with("/sys/firmware/acpi") && topic != Topic::Path;
+    source.starts_with("/sys/kernel/debug") || content_of_table || topic == Topic::NoSnoop
 }
 
 /// Whether a driver hands its devices to processes. There are several, named after the first.

@@ -76,6 +76,8 @@ pub enum Topic {
     Path,
     /// Whether the device's accesses look into the CPU's caches.
     Snoop,
+    /// Whether the device may make such as do not.
+    NoSnoop,
     /// Whether an IOMMU makes them, even those that ask not to.
     ForcedSnoop,
     /// Whether everything is copied on its way.
@@ -96,6 +98,8 @@ pub enum Topic {
     Encryption,
     /// The length of a cache line.
     Line,
+    /// Where the device sits and what it has, which decides nothing.
+    Hardware,
 }
 
 impl fmt::Display for Topic {
@@ -103,6 +107,7 @@ impl fmt::Display for Topic {
         f.pad(match self {
             Self::Path => "path",
             Self::Snoop => "snoop",
+            Self::NoSnoop => "no-snoop requests",
             Self::ForcedSnoop => "forced snoop",
             Self::ForcedBounce => "forced bounce",
             Self::BouncePool => "bounce pool",
@@ -113,6 +118,7 @@ impl fmt::Display for Topic {
             Self::Trust => "trust",
             Self::Encryption => "encryption",
             Self::Line => "cache line",
+            Self::Hardware => "hardware",
         })
     }
 }
@@ -206,6 +212,9 @@ pub struct Verdict {
     pub snoop: Tri,
     /// Whether the device is known to make requests that do not.
     pub asks_not_to: bool,
+    /// Whether it may make such requests, by the setting that PCI Express has for that. Most may and
+    /// do not: that it may does not make it [`asks_not_to`](Self::asks_not_to).
+    pub may_ask_not_to: Tri,
     /// Whether the platform copies everything that is mapped on a direct path.
     pub forced_bounce: Tri,
     /// Whether it has a pool to copy to.
@@ -239,6 +248,7 @@ impl Verdict {
             path: Path::Unknown,
             snoop: Tri::Unknown,
             asks_not_to: false,
+            may_ask_not_to: Tri::Unknown,
             forced_bounce: Tri::Unknown,
             bounce_pool: Tri::Unknown,
             restricted: Tri::Unknown,

@@ -3,11 +3,12 @@
 use ttm::dma::{Fact, Missing, Path, Topic, Tri, Trust};
 
 use super::super::options::{self, Iommu};
+use super::trust::flags;
 use super::{Asked, is_vfio};
 
 impl Asked<'_> {
     /// A group means an IOMMU; its type, what the default domain is.
-    pub(super) fn path(&mut self, cmdline: Option<&str>) {
+    pub(super) fn path(&mut self, cmdline: Option<&str>, cpuinfo: Option<&str>) {
         let link = format!("{}/iommu_group", self.folder);
         let Some(group) = self.root.link(&link) else {
             self.verdict.path = Path::Direct;
@@ -41,8 +42,30 @@ impl Asked<'_> {
             let says = format!("group {group} has the type {kind}");
             self.fact(Topic::Path, Trust::Declared, &source, says);
         }
+        if cpuinfo.is_some_and(|text| flags(text).contains(&"hypervisor")) {
+            let says = "this is a guest: what translates is the hypervisor's";
+            self.fact(Topic::Path, Trust::Declared, "/proc/cpuinfo", says);
+        }
+        self.reserved(&folder);
         self.wanted(cmdline);
         self.owned();
+    }
+
+    /// Addresses that no mapping can have: those of interrupts, and what the firmware keeps.
+    fn reserved(&mut self, group: &str) {
+        let source = format!("{group}/reserved_regions");
+        let Ok(text) = self.root.text(&source) else {
+            return;
+        };
+        for region in text.lines() {
+            let mut fields = region.split_ascii_whitespace();
+            if let (Some(first), Some(last), Some(kind)) =
+                (fields.next(), fields.next(), fields.next())
+            {
+                let says = format!("{first} to {last} are reserved: {kind}");
+                self.fact(Topic::Iova, Trust::Declared, &source, says);
+            }
+        }
     }
 
     /// What was wanted of the IOMMU, if that is not what is.

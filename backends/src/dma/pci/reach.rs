@@ -3,6 +3,7 @@
 use ttm::dma::{Mask, Missing, Topic, Trust};
 
 use super::super::memory;
+use super::super::root::ProbeRoot;
 use super::{Asked, is_vfio};
 
 impl Asked<'_> {
@@ -43,22 +44,27 @@ impl Asked<'_> {
         }
     }
 
-    /// The longest of all caches' of the first processor.
     pub(super) fn line(&mut self) {
-        let folder = "/sys/devices/system/cpu/cpu0/cache";
-        let lengths = self.root.names(folder).into_iter().filter_map(|index| {
-            let source = format!("{folder}/{index}/coherency_line_size");
-            let line = self.root.text(&source).ok()?.parse::<u32>().ok()?;
-            line.is_power_of_two().then_some((line, source))
-        });
-        if let Some((line, source)) = lengths.max() {
-            self.verdict.line = line;
-            self.fact(
-                Topic::Line,
-                Trust::Declared,
-                &source,
-                format!("{line} bytes"),
-            );
+        if let Some((line, source)) = &self.probe.line {
+            self.verdict.line = *line;
+            let says = format!("{line} bytes");
+            self.fact(Topic::Line, Trust::Declared, source, says);
         }
     }
+}
+
+/// The longest line of all caches of all processors, which need not be alike.
+pub(super) fn longest_line(root: &ProbeRoot) -> Option<(u32, String)> {
+    let processors = "/sys/devices/system/cpu";
+    let caches = root.names(processors).into_iter().flat_map(|processor| {
+        let folder = format!("{processors}/{processor}/cache");
+        let caches = root.names(&folder).into_iter();
+        caches.map(move |cache| format!("{folder}/{cache}/coherency_line_size"))
+    });
+    let lines = caches.filter_map(|source| {
+        let line = root.text(&source).ok()?.parse::<u32>().ok()?;
+        line.is_power_of_two().then_some((line, source))
+    });
+    // Of several the first.
+    lines.reduce(|longest, line| if line.0 > longest.0 { line } else { longest })
 }

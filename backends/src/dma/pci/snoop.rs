@@ -1,8 +1,8 @@
 //! Whether a device's accesses look into the CPU's caches.
 
-use ttm::dma::{Missing, Topic, Tri, Trust};
+use ttm::dma::{Missing, Path, Topic, Tri, Trust};
 
-use super::super::tree;
+use super::super::{config_space, tree};
 use super::Asked;
 
 impl Asked<'_> {
@@ -32,12 +32,57 @@ impl Asked<'_> {
                 let says = "riscv: without the property dma-noncoherent a device snoops";
                 self.fact(Topic::Snoop, Trust::Declared, source, says);
             }
-            Some(_) => self.miss(Missing {
-                source: "the firmware's _CCA".into(),
-                why: "is code in its tables, which only the kernel runs".into(),
-            }),
+            Some(_) => self.only_acpi_knows(),
             None => {}
         }
+    }
+}
+
+impl Asked<'_> {
+    /// Whether the device may send requests that do not snoop. Most may, and few do: that it may says
+    /// nothing yet, that it may not is an answer.
+    pub(super) fn no_snoop(&mut self) {
+        // Of a virtual function the bit means nothing: its physical function's counts.
+        let physical = format!("{}/physfn", self.folder);
+        let folder = match self.root.has(&physical) {
+            true => &physical,
+            false => &self.folder,
+        };
+        let source = format!("{folder}/config");
+        let missing = |why: &str| Missing {
+            source: source.clone(),
+            why: why.into(),
+        };
+        let state = self.root.text(&format!("{folder}/power_state"));
+        let told = match state.as_deref() {
+            Ok("D3cold") => Err(missing(
+                "is not read while the device is off: that would wake it",
+            )),
+            _ => self
+                .root
+                .bytes(&source)
+                .and_then(|space| config_space::may_not_snoop(&space).map_err(missing)),
+        };
+        match told {
+            Ok(may) => {
+                self.verdict.may_ask_not_to = may.into();
+                let says = match may {
+                    true => "it may send requests that do not snoop (Enable No Snoop is set)",
+                    false => {
+                        "it may not send requests that do not snoop (Enable No Snoop is clear)"
+                    }
+                };
+                self.fact(Topic::NoSnoop, Trust::Declared, &source, says);
+            }
+            // Elsewhere nothing depends on it.
+            Err(missing) if self.escapes() => self.miss(missing),
+            Err(_) => {}
+        }
+    }
+
+    /// Whether a request that does not snoop would be the only one to pass the caches by.
+    fn escapes(&self) -> bool {
+        matches!(self.verdict.path, Path::Owned { forces_snoop } if !forces_snoop.is_yes())
     }
 }
 
