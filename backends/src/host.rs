@@ -20,6 +20,7 @@
 
 mod addresses;
 mod backup;
+mod cache_ops;
 mod clock;
 mod cycles;
 mod faults;
@@ -31,6 +32,7 @@ mod space;
 mod threads;
 
 pub use backup::{BackupError, BackupStats, FileBackup, IoEngine};
+pub use cache_ops::{CacheUnavailable, HostCache};
 pub use clock::{WallClock, wall_clock};
 pub use faults::FaultThreads;
 pub use pages::{HugeCounts, HugePages, MemfdPages, memory_file};

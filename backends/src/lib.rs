@@ -4,7 +4,7 @@
 //!
 //! - [`host`]: the machine itself. Time ([`host::WallClock`]), frames in memory files
 //!   ([`host::MemfdPages`]), how short memory is ([`host::SystemPressure`]), swap in an unlinked
-//!   file ([`host::FileBackup`]) and threads for background work ([`host::Threads`]).
+//!   file ([`host::FileBackup`]), the CPU's caches ([`host::HostCache`]) and threads for background work ([`host::Threads`]).
 //! - [`dma`]: what the platform says of its devices' ways to memory ([`dma::Probe`]).
 //! - `sim` (feature `sim`, on by default): a fake device with VRAM, copy engines, kernels and a
 //!   virtual clock, which fails when it is told to.
@@ -14,12 +14,14 @@
 //!
 //! # Unsafe code
 //!
-//! Denied in the crate. The files that need it say so at their head:
-//! `host/addresses.rs` (files mapped at chosen addresses), `host/file_map.rs` (a mapping becomes a
+//! Denied in the crate. The files that need it say so at their head: `dma/udmabuf.rs` and
+//! `dma/vfio/nodes.rs` (ioctls),
+//! `host/addresses.rs` (files mapped at chosen addresses), `host/cache_ops/x86_64.rs` and
+//! `host/cache_ops/aarch64.rs` (cache maintenance), `host/file_map.rs` (a mapping becomes a
 //! [`ttm::pages::Mapped`]), `host/pages/nodes.rs` (memory policies), `host/space/mapping.rs`
-//! (windows), `host/space/uffd.rs` (userfaultfd), `host/space/signal.rs` (a signal handler), `host/positional.rs` (file
-//! I/O from and to raw memory), `host/backup/io/uring.rs` (the same, handed to the kernel) and
-//! `sim/words.rs` (volatile words).
+//! (windows), `host/space/uffd.rs` (userfaultfd), `host/space/signal.rs` (a signal handler),
+//! `host/positional.rs` (file I/O from and to raw memory), `host/backup/io/uring.rs` (the same, handed
+//! to the kernel) and `sim/words.rs` (volatile words).
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 

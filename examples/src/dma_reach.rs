@@ -3,7 +3,7 @@
 //! For every device it prints the path, whether accesses snoop, when something would be copied, and
 //! what a graphics driver does with its buffers there: allocated for the device, in whole pages,
 //! mapped for users without sync points. Each answer has its evidence; what could not be read is
-//! listed with the reason.
+//! listed with the reason. It drives no device; with `--functional` it also tries what cannot be read.
 //!
 //! `cargo run --release --bin dma_reach -- --explain`
 
@@ -39,6 +39,11 @@ struct Args {
     /// For buffers with sync points, instead of such that are mapped for users
     #[arg(long)]
     bracketed: bool,
+
+    /// Try what cannot be read: makes a dma-buf of one page by /dev/udmabuf to see whether mappings are
+    /// copied, and drops it; takes the group of a device that vfio-pci has for as long as it is asked
+    #[arg(long)]
+    functional: bool,
 
     /// Say for each device which facts the answer rests on, and what would change it
     #[arg(long)]
@@ -125,7 +130,7 @@ fn reach(args: &Args) -> Result<()> {
         }
         None => ProbeRoot::system(),
     };
-    let probe = Probe::new(root);
+    let probe = Probe::new(root).allow_functional(args.functional);
     let mut devices = probe.devices();
     if let Some(wanted) = &args.device {
         devices.retain(|device| device == wanted);

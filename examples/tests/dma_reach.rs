@@ -143,6 +143,28 @@ fn the_table_is_printed_and_bad_arguments_are_refused() {
     }
 }
 
+#[test]
+fn trying_is_asked_for_and_a_captured_tree_has_nothing_to_try() {
+    let root = platforms().join("coherent");
+    let root = root.to_str().unwrap();
+    for (args, says) in [
+        (
+            &["--root", root, "--explain"][..],
+            "the caller has not allowed it",
+        ),
+        (
+            &["--root", root, "--explain", "--functional"],
+            "captured tree",
+        ),
+    ] {
+        let printed = text(&dma_reach(args).stdout);
+        let line = printed.lines().find(|line| line.contains("/dev/udmabuf"));
+        assert!(line.is_some_and(|line| line.contains(says)), "{printed}");
+    }
+    let output = dma_reach(&["--functional", "--explain"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
 /// What is simulated is what is captured: the same path, the same answer.
 #[test]
 fn the_simulated_platforms_are_the_captured_ones() {

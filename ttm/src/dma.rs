@@ -16,9 +16,12 @@
 //!   frames ──Mapper::map──▶ DmaMapping (its list, its path) ──Mapper::unmap──▶
 //! ```
 //!
+//! For a device that does not snoop, [`CacheOps`] cleans the CPU's caches at each hand-over.
+//!
 //! Devices that share one are held to what all of them can use, [`Constraints`], by its [`Solver`].
 
 mod bounce;
+mod cache_ops;
 mod choice;
 mod constraints;
 mod device;
@@ -38,6 +41,7 @@ mod dice;
 pub use bounce::{
     BounceBytes, BounceMemory, BouncePool, BounceRequest, BounceStats, Bounced, Unmap,
 };
+pub use cache_ops::{CacheOps, maintain, whole_lines};
 pub use choice::{
     Choice, Code, CpuUse, Decision, Ends, Memory, Need, Row, Share, SkipSync, TABLE, choose,
 };

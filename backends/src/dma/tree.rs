@@ -15,6 +15,13 @@ pub(super) fn is_coherent(root: &ProbeRoot, device: &str) -> Option<(bool, Strin
     None
 }
 
+/// The property of a port above a device that says that it leads out of the machine.
+pub(super) fn external_port(root: &ProbeRoot, device: &str) -> Option<String> {
+    let above = root.ancestors(device).into_iter().skip(1);
+    let mut properties = above.map(|folder| format!("{folder}/of_node/external-facing"));
+    properties.find(|property| root.has(property))
+}
+
 /// Whether a device, or a bus above it, has a node at all.
 pub(super) fn has_node(root: &ProbeRoot, device: &str) -> bool {
     let mut above = root.ancestors(device).into_iter();

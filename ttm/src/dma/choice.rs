@@ -14,7 +14,7 @@ pub use table::{Code, Row, TABLE};
 use core::fmt;
 use core::fmt::Write as _;
 
-use super::{DmaError, Verdict};
+use super::{DmaError, Tri, Verdict};
 use case::Case;
 
 /// What to do.
@@ -103,9 +103,7 @@ pub fn choose(verdict: &Verdict, need: &Need) -> Choice {
     let case = Case::new(verdict, need);
     let row = table::row_of(&case);
     let mut notes = Vec::new();
-    if row.code == Code::D04 {
-        notes.push("of medium confidence: nothing says what requests the device makes".into());
-    }
+    notes.extend(confidence(row.code, verdict).map(String::from));
     let lazy = matches!(verdict.path, super::Path::Translated { strict: false });
     if need.revocable && lazy {
         // D30: a note to whatever was decided.
@@ -116,6 +114,20 @@ pub fn choose(verdict: &Verdict, need: &Need) -> Choice {
         code: row.code,
         reason: (row.reason)(verdict, need),
         notes,
+    }
+}
+
+/// How far a decision is to be trusted that rests on what requests a device makes.
+fn confidence(code: Code, verdict: &Verdict) -> Option<&'static str> {
+    match (code, verdict.may_ask_not_to) {
+        (Code::D04, Tri::No) => {
+            Some("of high confidence while the device's setting forbids it such requests")
+        }
+        (Code::D04, _) => Some("of medium confidence: nothing says what requests the device makes"),
+        (Code::D03, Tri::No) => Some(
+            "the device's setting forbids such requests: whoever says that it sends them may be wrong",
+        ),
+        _ => None,
     }
 }
 

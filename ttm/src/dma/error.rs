@@ -260,6 +260,15 @@ pub enum DmaError {
         /// How many of them are used.
         used: u64,
     },
+    /// A cache line that the device writes a part of, while something else is, or may be, in the rest.
+    PartialCacheLine {
+        /// Foreign bytes in the first line.
+        head: u32,
+        /// Foreign bytes in the last.
+        tail: u32,
+        /// Bytes of a line.
+        line: u32,
+    },
     /// Memory that is no bounce pool.
     BouncePoolTooSmall {
         /// How many bytes it has.
@@ -423,6 +432,11 @@ impl fmt::Display for DmaError {
                 f,
                 "the bounce pool has {used} of {total} bytes in use and no run of {need}; unmap \
                  something and retry"
+            ),
+            Self::PartialCacheLine { head, tail, line } => write!(
+                f,
+                "the buffer begins {head} bytes into a cache line of {line} and ends {tail} bytes \
+                 before one does; begin and end at lines, or allow a copy"
             ),
             Self::BouncePoolTooSmall { len, least } => write!(
                 f,

@@ -76,6 +76,8 @@ pub enum Topic {
     Path,
     /// Whether the device's accesses look into the CPU's caches.
     Snoop,
+    /// Whether the device may make such as do not.
+    NoSnoop,
     /// Whether an IOMMU makes them, even those that ask not to.
     ForcedSnoop,
     /// Whether everything is copied on its way.
@@ -86,6 +88,8 @@ pub enum Topic {
     RestrictedPool,
     /// What addresses the device reaches.
     Mask,
+    /// What I/O addresses can be mapped, and how.
+    Iova,
     /// What addresses memory has.
     Memory,
     /// Whether the device is trusted.
@@ -94,6 +98,8 @@ pub enum Topic {
     Encryption,
     /// The length of a cache line.
     Line,
+    /// Where the device sits and what it has, which decides nothing.
+    Hardware,
 }
 
 impl fmt::Display for Topic {
@@ -101,15 +107,18 @@ impl fmt::Display for Topic {
         f.pad(match self {
             Self::Path => "path",
             Self::Snoop => "snoop",
+            Self::NoSnoop => "no-snoop requests",
             Self::ForcedSnoop => "forced snoop",
             Self::ForcedBounce => "forced bounce",
             Self::BouncePool => "bounce pool",
             Self::RestrictedPool => "restricted pool",
             Self::Mask => "mask",
+            Self::Iova => "I/O addresses",
             Self::Memory => "memory",
             Self::Trust => "trust",
             Self::Encryption => "encryption",
             Self::Line => "cache line",
+            Self::Hardware => "hardware",
         })
     }
 }
@@ -203,6 +212,9 @@ pub struct Verdict {
     pub snoop: Tri,
     /// Whether the device is known to make requests that do not.
     pub asks_not_to: bool,
+    /// Whether it may make such requests, by the setting that PCI Express has for that. Most may and
+    /// do not: that it may does not make it [`asks_not_to`](Self::asks_not_to).
+    pub may_ask_not_to: Tri,
     /// Whether the platform copies everything that is mapped on a direct path.
     pub forced_bounce: Tri,
     /// Whether it has a pool to copy to.
@@ -236,6 +248,7 @@ impl Verdict {
             path: Path::Unknown,
             snoop: Tri::Unknown,
             asks_not_to: false,
+            may_ask_not_to: Tri::Unknown,
             forced_bounce: Tri::Unknown,
             bounce_pool: Tri::Unknown,
             restricted: Tri::Unknown,

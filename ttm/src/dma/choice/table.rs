@@ -58,12 +58,13 @@ impl Code {
     #[must_use]
     pub fn topics(self) -> &'static [Topic] {
         use Topic::{
-            BouncePool, Encryption, ForcedBounce, ForcedSnoop, Line, Mask, Memory, Path,
+            BouncePool, Encryption, ForcedBounce, ForcedSnoop, Line, Mask, Memory, NoSnoop, Path,
             RestrictedPool, Snoop, Trust,
         };
         match self {
             Self::D01 => &[Path, Snoop, ForcedBounce, Mask, Memory],
-            Self::D02 | Self::D03 | Self::D04 => &[Path, ForcedSnoop],
+            Self::D02 => &[Path, ForcedSnoop],
+            Self::D03 | Self::D04 => &[Path, ForcedSnoop, NoSnoop],
             Self::D05 => &[Mask],
             Self::D06 => &[RestrictedPool],
             Self::D07 | Self::D08 => &[Encryption],

@@ -203,3 +203,31 @@ fn an_explanation_names_its_facts_and_what_is_open() {
     let lazy = snooping(Path::Translated { strict: false });
     assert!(choose(&lazy, &need).notes[0].starts_with("D30"));
 }
+
+/// What the device may do changes how far a decision is trusted, never the decision: the setting can
+/// be changed while the mapping lives.
+#[test]
+fn a_device_that_may_not_pass_the_caches_by_makes_the_answer_surer_and_no_other() {
+    let forces_snoop = Tri::No;
+    for asks_not_to in [false, true] {
+        let of = |may_ask_not_to| {
+            let verdict = Verdict {
+                asks_not_to,
+                may_ask_not_to,
+                ..snooping(Path::Owned { forces_snoop })
+            };
+            choose(&verdict, &Need::managed())
+        };
+        let (unknown, may, may_not) = (of(Tri::Unknown), of(Tri::Yes), of(Tri::No));
+        assert_eq!((&may.decision, may.code), (&unknown.decision, unknown.code));
+        assert_eq!(may.notes, unknown.notes);
+        assert_eq!((&may_not.decision, may_not.code), (&may.decision, may.code));
+        assert_ne!(may_not.notes, may.notes);
+        let expected = match asks_not_to {
+            true => (Code::D03, "may be wrong"),
+            false => (Code::D04, "high confidence"),
+        };
+        assert_eq!(may_not.code, expected.0);
+        assert!(may_not.notes[0].contains(expected.1), "{may_not:?}");
+    }
+}
