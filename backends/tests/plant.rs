@@ -195,6 +195,48 @@ fn flipped_in_the_backup() -> Found {
     check(&world)
 }
 
+/// A kernel is still to run on what the device finds in SYSTEM.
+fn handed_out_and_reaped() -> Found {
+    let setup = Setup {
+        found: support::Found::Translated,
+        ..Setup::default()
+    };
+    let world = World::new(&setup);
+    let bo = world.create_in(SIZE, &system());
+    world.write_image(&bo, 1, 1).map_err(told)?;
+    world.settle(&bo);
+    let locked = world
+        .device
+        .exec(OpContext::new(), |t| {
+            let reserved = t.lock(&bo)?;
+            reserved.reserve_fences(1)?;
+            Ok((reserved.side()?, reserved.fences(Usage::Write)))
+        })
+        .map_err(told)?;
+    let (side, after) = locked.value().clone();
+    let tag = bo.id();
+    let queue = world.gpu.queue(0);
+    let fence = queue.fill_with(&side, move |n| word(tag, 1, n, 2), after);
+    locked.fence_all(&fence.map_err(told)?, Usage::Write);
+    drop(locked);
+    world.device.reap();
+    world.expect_image(&bo, 1, 2)?;
+    check(&world)
+}
+
+/// An object that the device finds comes and goes.
+fn found_and_dropped() -> Found {
+    let setup = Setup {
+        found: support::Found::Translated,
+        ..Setup::default()
+    };
+    let world = World::new(&setup);
+    drop(world.create_in(SIZE, &support::tt()));
+    world.device.reap();
+    world.assert_empty();
+    Ok(())
+}
+
 /// A defect, a scenario in which it does harm, and a word of the complaint that finds it.
 type Case = (Defect, fn() -> Found, &'static str);
 
@@ -209,7 +251,7 @@ fn run(scenario: fn() -> Found) -> Found {
 
 #[test]
 fn every_planted_defect_is_found_and_nothing_is_found_without_one() {
-    let cases: [Case; 12] = [
+    let cases: [Case; 14] = [
         (Defect::DroppedFence, moved_and_read, "I-12"),
         (
             Defect::EarlyReuse,
@@ -238,6 +280,8 @@ fn every_planted_defect_is_found_and_nothing_is_found_without_one() {
             windows::written_while_it_was_copied,
             "I-15",
         ),
+        (Defect::EarlyUnmap, handed_out_and_reaped, "I-12"),
+        (Defect::NoUnmap, found_and_dropped, "I-50"),
     ];
     for (defect, scenario, finder) in cases {
         if !windows::can_harm(defect) {

@@ -34,6 +34,10 @@ pub enum Defect {
     NoRevoke,
     /// What was written while a copy was under way is not copied again.
     NoDirtyRecopy,
+    /// A device loses what it is still at work on.
+    EarlyUnmap,
+    /// A device goes on finding frames that are given away.
+    NoUnmap,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(Defect::None as u8);
