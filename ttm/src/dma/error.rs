@@ -2,7 +2,9 @@
 
 use core::fmt;
 
-use super::{Direction, Mask, ParmsFault, Path};
+use placement::CacheMode;
+
+use super::{Attr, Code, Direction, Mask, Owner, ParmsFault, Path};
 
 /// Why a mapping is not coherent without help.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -262,6 +264,85 @@ pub enum DmaError {
         /// The fewest that will do.
         least: u64,
     },
+    /// A range that is not inside the buffer.
+    RangeOutOfBuffer {
+        /// The first byte.
+        offset: u64,
+        /// How many.
+        len: u64,
+        /// How many the buffer has.
+        buffer: u64,
+    },
+    /// Two attributes that exclude each other.
+    AttrConflict {
+        /// One.
+        a: Attr,
+        /// The other.
+        b: Attr,
+    },
+    /// Something that only the other owner of a buffer may do.
+    WrongOwner {
+        /// Who owns it.
+        have: Owner,
+        /// Who would have to.
+        want: Owner,
+    },
+    /// The device may still use the buffer.
+    FencePending {
+        /// Fences of its work that have not signalled.
+        pending: usize,
+        /// Fences that were given up by a device that was lost, or by their owner: nobody knows
+        /// whether the device has stopped.
+        lost: usize,
+    },
+    /// A cache line of which the CPU and the device would have a part each.
+    PartialCacheLine {
+        /// Bytes of the first line before the range.
+        head: u64,
+        /// Bytes of the last line after it.
+        tail: u64,
+        /// Bytes of a line.
+        line: u64,
+    },
+    /// Such a buffer has to be allocated for the device.
+    NeedsAllocation {
+        /// The row of the table that says so.
+        code: Code,
+        /// From memory that is not encrypted.
+        decrypted: bool,
+    },
+    /// It is to be copied, and the device has no pool to copy to.
+    NoBouncePool,
+    /// The verdict has changed, and a buffer that is mapped would be mapped otherwise by now.
+    DecisionChanged {
+        /// The row that decides now.
+        code: Code,
+    },
+    /// The device does not snoop, and the memory has no mode that does without.
+    CoherentUnsupported {
+        /// What was asked for.
+        asked: CacheMode,
+    },
+    /// There are no frames now.
+    OutOfMemory {
+        /// How many bytes were wanted.
+        bytes: u64,
+    },
+    /// The device's own pool has no frames now; it is not filled from elsewhere.
+    PoolExhausted {
+        /// Which.
+        pool: &'static str,
+    },
+    /// The source of frames failed.
+    Source {
+        /// What it says.
+        says: Box<str>,
+    },
+    /// A buffer that devices have mapped.
+    StillMapped {
+        /// How many have.
+        devices: usize,
+    },
 }
 
 impl DmaError {
@@ -278,7 +359,11 @@ impl DmaError {
     pub const fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::IovaExhausted { .. } | Self::BouncePoolFull { .. }
+            Self::IovaExhausted { .. }
+                | Self::BouncePoolFull { .. }
+                | Self::FencePending { lost: 0, .. }
+                | Self::OutOfMemory { .. }
+                | Self::PoolExhausted { .. }
         )
     }
 }
@@ -418,6 +503,76 @@ impl fmt::Display for DmaError {
             Self::BouncePoolTooSmall { len, least } => write!(
                 f,
                 "{len} bytes are no bounce pool; give it at least {least}"
+            ),
+            Self::RangeOutOfBuffer {
+                offset,
+                len,
+                buffer,
+            } => write!(
+                f,
+                "bytes {offset}+{len} of a buffer of {buffer}; choose a range inside"
+            ),
+            Self::AttrConflict { a, b } => {
+                write!(f, "{a} and {b} exclude each other; ask for one of them")
+            }
+            Self::WrongOwner { have, want } => write!(
+                f,
+                "{have} owns the buffer, and only {want} may do that; hand it over first"
+            ),
+            Self::FencePending { pending, lost: 0 } => write!(
+                f,
+                "{pending} fences of the device's work are pending; wait for them and retry"
+            ),
+            Self::FencePending { pending, lost } => write!(
+                f,
+                "{pending} fences of the device's work are pending and {lost} were given up; reset \
+                 the device, then release its quarantine"
+            ),
+            Self::PartialCacheLine { head, tail, line } => write!(
+                f,
+                "the range leaves {head} bytes before it and {tail} after it in lines of {line}, \
+                 which the device may write; begin and end at lines, or allow a bounce"
+            ),
+            Self::NeedsAllocation {
+                code,
+                decrypted: false,
+            } => write!(
+                f,
+                "by {code} such a buffer is allocated for the device, not mapped; use coherent memory"
+            ),
+            Self::NeedsAllocation { code, .. } => write!(
+                f,
+                "by {code} the buffer has to be of memory that is not encrypted; allocate it from \
+                 such, or allow a bounce"
+            ),
+            Self::NoBouncePool => f.write_str(
+                "the buffer has to be copied, and the device has no bounce pool; give it one",
+            ),
+            Self::DecisionChanged { code } => write!(
+                f,
+                "the verdict has changed, and {code} decides now; unmap the buffer and map it again"
+            ),
+            Self::CoherentUnsupported { asked } => write!(
+                f,
+                "the device does not snoop, and the source has no mode that does without in place \
+                 of {asked}; use another source, or streaming mappings with syncs"
+            ),
+            Self::OutOfMemory { bytes } => write!(
+                f,
+                "there are no frames for {bytes} bytes; give some back and retry"
+            ),
+            Self::PoolExhausted { pool } => write!(
+                f,
+                "the device's own pool {pool:?} has no frames left, and nothing else will do; give \
+                 some back and retry"
+            ),
+            Self::Source { says } => write!(
+                f,
+                "the source of frames failed: {says}; see to that, or take another"
+            ),
+            Self::StillMapped { devices } => write!(
+                f,
+                "{devices} devices have the buffer mapped; detach them first"
             ),
         }
     }
