@@ -16,12 +16,23 @@
 //!   frames ──Mapper::map──▶ DmaMapping (its list, its path) ──Mapper::unmap──▶
 //! ```
 //!
+//! Memory that a device uses is either handed to and fro, or seen alike by both at any time:
+//!
+//! ```text
+//!   Backing ──map_streaming──▶ Streaming<DeviceOwned, D> ⇄ Streaming<CpuOwned, D> ──unmap──▶
+//!   alloc_coherent ──────────▶ CoherentBuf, with the mode that was granted ──free──▶
+//!                               └ dropped instead: quarantine, until the device has stopped
+//! ```
+//!
+//! See [`streaming`] for the states, and [`Ledger`] for what finds their misuse where types do not.
+//!
 //! Devices that share one are held to what all of them can use, [`Constraints`], by its [`Solver`].
 
 mod attrs;
 mod backing;
 mod bounce;
 mod choice;
+mod coherent;
 mod constraints;
 mod device;
 mod error;
@@ -52,6 +63,7 @@ pub use bounce::{
 pub use choice::{
     Choice, Code, CpuUse, Decision, Ends, Memory, Need, Row, Share, SkipSync, TABLE, choose,
 };
+pub use coherent::{CoherentBuf, CoherentHandle, Granted};
 pub use constraints::{
     Bound, CacheModes, Constraints, Empty, Encryption, Field, Misfit, Storage, StorageKind,
     StorageKinds,

@@ -215,7 +215,7 @@ impl<D: Dir> Streaming<DeviceOwned, D> {
     /// # Errors
     /// [`DmaError::FencePending`], with the mapping: the device may still use it.
     pub fn to_cpu(mut self) -> Result<Streaming<CpuOwned, D>, (Self, DmaError)> {
-        match self.inner.to_cpu() {
+        match self.inner.hand_to_cpu() {
             Ok(()) => Ok(Streaming::of(self.inner)),
             Err(error) => Err((self, error)),
         }
@@ -292,7 +292,7 @@ impl<D: Dir> Streaming<CpuOwned, D> {
     /// # Errors
     /// [`DmaError::DecisionChanged`], with the mapping: the device has another verdict by now.
     pub fn to_device(mut self) -> Result<Streaming<DeviceOwned, D>, (Self, DmaError)> {
-        match self.inner.to_device() {
+        match self.inner.hand_to_device() {
             Ok(()) => Ok(Streaming::of(self.inner)),
             Err(error) => Err((self, error)),
         }

@@ -86,7 +86,7 @@ impl AnyStreaming {
     pub fn to_cpu(&mut self, asked: Direction) -> Result<(), DmaError> {
         self.wants(Owner::Device)?;
         self.goes(asked, SyncTo::Cpu)?;
-        self.inner.to_cpu()
+        self.inner.hand_to_cpu()
     }
 
     /// Hands it to the device, likewise.
@@ -97,7 +97,7 @@ impl AnyStreaming {
     pub fn to_device(&mut self, asked: Direction) -> Result<(), DmaError> {
         self.wants(Owner::Cpu)?;
         self.goes(asked, SyncTo::Device)?;
-        self.inner.to_device()
+        self.inner.hand_to_device()
     }
 
     #[track_caller]

@@ -18,7 +18,7 @@ use crate::sync::Arc;
 pub struct Guest<'m> {
     device: Arc<DmaDevice>,
     backing: &'m Backing,
-    hold: Option<Hold>,
+    hold: Option<Box<Hold>>,
     fences: Vec<Fence>,
     first: PhantomData<&'m Inner>,
 }
@@ -41,7 +41,7 @@ impl<'m> Guest<'m> {
             share: Share::Shared,
         };
         Ok(Self {
-            hold: Some(device.hold(backing, ask)?),
+            hold: Some(Box::new(device.hold(backing, ask)?)),
             device: Arc::clone(device),
             backing,
             fences: Vec::new(),
@@ -110,7 +110,7 @@ impl Drop for Guest<'_> {
     fn drop(&mut self) {
         if let Some(hold) = self.hold.take() {
             let fences = core::mem::take(&mut self.fences);
-            abandon(&self.device, self.backing, hold, fences);
+            abandon(&self.device, self.backing, *hold, fences);
         }
     }
 }

@@ -84,7 +84,7 @@ impl DmaDevice {
             ..
         } = ask;
         attrs.validate()?;
-        let len = range.end.checked_sub(range.start).unwrap_or_default();
+        let len = range.end.saturating_sub(range.start);
         if len == 0 {
             return Err(DmaError::ZeroLength);
         }

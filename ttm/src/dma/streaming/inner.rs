@@ -83,7 +83,7 @@ impl Inner {
         }
     }
 
-    pub(super) fn to_cpu(&mut self) -> Result<(), DmaError> {
+    pub(super) fn hand_to_cpu(&mut self) -> Result<(), DmaError> {
         self.may_end()?;
         let (backing, hold) = self.parts();
         hold.for_cpu(&self.device, &**backing.memory(), &(0..hold.len()));
@@ -92,7 +92,7 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) fn to_device(&mut self) -> Result<(), DmaError> {
+    pub(super) fn hand_to_device(&mut self) -> Result<(), DmaError> {
         self.decide_again()?;
         let (backing, hold) = self.parts();
         hold.for_device(&self.device, &**backing.memory(), &(0..hold.len()));
@@ -169,7 +169,7 @@ impl Inner {
 
     /// Ends the mapping, which the device no longer uses.
     #[track_caller]
-    pub(super) fn end(mut self: Box<Self>, keep: Keep) -> Backing {
+    pub(super) fn end(mut self, keep: Keep) -> Backing {
         let (backing, hold) = self.parts.take().expect("there until it is ended");
         if self.owner == Owner::Device && keep == Keep::Sync {
             hold.for_cpu(&self.device, &**backing.memory(), &(0..hold.len()));

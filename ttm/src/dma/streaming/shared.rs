@@ -103,7 +103,7 @@ impl SharedStreaming {
     /// # Errors
     /// [`DmaError::ZeroLength`], [`DmaError::RangeOutOfBuffer`], with the backing.
     pub fn new(backing: Backing, range: Range<u64>) -> Result<Self, (Backing, DmaError)> {
-        let len = range.end.checked_sub(range.start).unwrap_or_default();
+        let len = range.end.saturating_sub(range.start);
         let checked = match len {
             0 => Err(DmaError::ZeroLength),
             _ => backing.check(range.start, len),
