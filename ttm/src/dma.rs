@@ -48,7 +48,6 @@ pub mod streaming;
 mod verdict;
 mod words;
 
-/// Small machines, for the examples of the documentation and for tests.
 #[doc(hidden)]
 pub mod fixture;
 
