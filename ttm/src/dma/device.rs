@@ -11,6 +11,7 @@
 mod counts;
 mod live;
 mod reach;
+mod seen;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +21,7 @@ use super::bounce::Bouncer;
 use super::quarantine::Quarantine;
 use super::{
     BounceMemory, BouncePool, Direction, DmaError, DmaMapping, FrameBytes, IovaConfig, IovaStats,
-    Ledger, Mapper, Mask, MaskChange, Masks, PageList, Path, SegmentParms, Tri, Verdict,
+    Ledger, Mapper, Mask, MaskChange, Masks, PageList, Path, SegmentParms, Verdict,
 };
 use crate::clock::Clock;
 use crate::sync::{Arc, Mutex};
@@ -94,13 +95,6 @@ struct State {
     bounced: u64,
     /// Whether there ever was one since the verdict.
     has_bounced: bool,
-}
-
-/// What a device is taken for when something is mapped.
-pub(super) struct Seen {
-    pub(super) verdict: Arc<Verdict>,
-    /// Which of its decisions that is.
-    pub(super) epoch: u64,
 }
 
 impl DmaDevice {
@@ -195,58 +189,6 @@ impl DmaDevice {
     #[must_use]
     pub fn number(&self) -> u64 {
         Arc::as_ptr(&self.id).addr() as u64
-    }
-
-    /// The verdict with what the device reaches by now, and with what is known of the memory.
-    pub(super) fn seen(&self, reached: Reached, snooped: bool, decrypted: bool) -> Seen {
-        let state = self.state.lock();
-        let mask = reached.mask(&state.masks);
-        let (verdict, epoch) = (Arc::clone(&state.verdict), state.epoch);
-        drop(state);
-        let deaf = !snooped && !verdict.snoop.is_no();
-        let plain = decrypted && !verdict.encrypted.is_no();
-        if mask == verdict.mask && !deaf && !plain {
-            return Seen { verdict, epoch };
-        }
-        let mut changed = Verdict {
-            mask,
-            ..(*verdict).clone()
-        };
-        if deaf {
-            changed.snoop = Tri::No;
-        }
-        if plain {
-            changed.encrypted = Tri::No;
-        }
-        let verdict = Arc::new(changed);
-        Seen { verdict, epoch }
-    }
-
-    /// The smallest page of its tables, or of memory.
-    pub(super) fn granule(&self) -> u64 {
-        match &self.reach {
-            Reach::Direct(_) => placement::PAGE_SIZE,
-            Reach::Translated { space, .. } => space.granule(),
-        }
-    }
-
-    /// The last byte of a list at its own addresses, which on a path with translation do not matter.
-    ///
-    /// # Errors
-    /// [`DmaError::NoAddress`], [`DmaError::AddressOverflow`].
-    pub(super) fn end_of(&self, list: &PageList) -> Result<u64, DmaError> {
-        let Reach::Direct(addresses) = &self.reach else {
-            return Ok(0);
-        };
-        let mut end = 0;
-        for (index, segment) in list.cpu_segments().iter().enumerate() {
-            let first = addresses.address(segment.span);
-            let first = first.ok_or(DmaError::NoAddress { index })?;
-            let first = first.checked_add(segment.offset);
-            let first = first.ok_or(DmaError::AddressOverflow)?;
-            end = end.max(super::words::last_byte(first, segment.len)?);
-        }
-        Ok(end)
     }
 
     /// What is known of its way to memory.

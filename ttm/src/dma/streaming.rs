@@ -64,6 +64,7 @@ mod any;
 mod guest;
 mod hold;
 mod inner;
+mod map;
 mod marks;
 mod proof;
 mod shared;

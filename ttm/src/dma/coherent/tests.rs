@@ -1,9 +1,10 @@
 //! What is granted, where it lies, that both see it alike, and when it is freed.
 
 use super::*;
+use crate::cache::Modes;
 use crate::dma::dice::Dice;
 use crate::dma::fixture::{FakeMemory, Machine, Platform};
-use crate::dma::{Code, DeviceReset, Ledger, Mask, Path, SegmentParms, Tri, Verdict};
+use crate::dma::{Class, Code, DeviceReset, Ledger, Mask, Path, SegmentParms, Tri, Verdict};
 use crate::fence::Timeline;
 use crate::pages::FrameSpan;
 

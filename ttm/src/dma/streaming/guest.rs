@@ -3,8 +3,9 @@
 use core::fmt;
 use core::marker::PhantomData;
 
-use super::hold::{Ask, Hold};
+use super::hold::Hold;
 use super::inner::{Inner, abandon};
+use super::map::Ask;
 use crate::dma::quarantine::Fences;
 use crate::dma::{
     Backing, Direction, DmaDevice, DmaError, MapAttrs, MappedList, NotCoherent, Share,

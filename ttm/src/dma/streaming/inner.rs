@@ -3,7 +3,8 @@
 use core::fmt;
 use core::ops::Range;
 
-use super::hold::{Ask, Hold};
+use super::hold::Hold;
+use super::map::Ask;
 use super::{DeviceOwnedProof, Keep, Owner};
 use crate::dma::ledger::Class;
 use crate::dma::quarantine::{Fences, Kept, Until};

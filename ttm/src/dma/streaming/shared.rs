@@ -14,8 +14,9 @@ use core::fmt;
 use core::ops::Range;
 use std::collections::BTreeMap;
 
-use super::hold::{Ask, Hold};
+use super::hold::Hold;
 use super::inner::abandon;
+use super::map::Ask;
 use super::{DeviceOwnedProof, Owner};
 use crate::dma::quarantine::Fences;
 use crate::dma::{Backing, Direction, DmaDevice, DmaError, MapAttrs, MappedList, Share};
