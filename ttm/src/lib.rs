@@ -12,8 +12,8 @@
 //! # Floors
 //!
 //! A module uses those above it in this list, never those below (`tests/floors.rs` holds them to
-//! it). Unsafe code is in `pages/copy.rs`, `pages/mapped.rs`, `pages/owner.rs`, `map/access.rs`,
-//! `map/cells.rs` and `reservation/locked_by.rs`, and nowhere else.
+//! it). Unsafe code is in `pages/copy.rs`, `pages/heap.rs`, `pages/mapped.rs`, `pages/owner.rs`,
+//! `map/access.rs`, `map/cells.rs` and `reservation/locked_by.rs`, and nowhere else.
 #![deny(unsafe_code)]
 
 // Words.

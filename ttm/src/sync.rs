@@ -143,5 +143,5 @@ pub use crossbeam::utils::CachePadded;
 
 /// Atomics over memory that is not this crate's: no schedule test may put others in.
 pub(crate) mod foreign {
-    pub(crate) use core::sync::atomic::{AtomicU64, Ordering};
+    pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 }

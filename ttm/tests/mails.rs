@@ -1,13 +1,18 @@
 //! The five discussions that the DMA layer answers, replayed: what was asked for, and what happens
 //! here.
 
+use ttm::cache::CacheMode;
+use ttm::dma::fixture::{Machine, Platform};
 use ttm::dma::{
-    AttachOutcome, AttachRequest, BusRange, Code, Constraints, CpuUse, Decision, DmaAddr, DmaError,
-    FrameBytes, Mask, MaskChange, Masks, Memory, Need, PageList, Path, SegmentParms, Share,
-    SkipSync, Solver, Storage, StorageKind, Tri, Verdict, choose,
+    Access, AllocAttrs, AttachOutcome, AttachRequest, Backing, BounceMemory, BounceRequest,
+    BusRange, Class, Code, Constraints, CpuUse, Decision, Direction, DmaAddr, DmaDevice, DmaError,
+    FrameBytes, Keep, Ledger, MapAttrs, Mask, MaskChange, Masks, Memory, Need, NotCoherent,
+    PageList, Path, SegmentParms, Share, SharedStreaming, SkipSync, Solver, Storage, StorageKind,
+    Tri, Unmap, Verdict, choose, dir,
 };
-use ttm::pages::FrameSpan;
+use ttm::pages::{FrameSpan, PageSource, Zone};
 use ttm::placement::PageCount;
+use ttm::sync::Arc;
 
 fn snooping(path: Path) -> Verdict {
     Verdict::for_tests(path)
@@ -63,6 +68,64 @@ fn mail_000_one_question_was_answered_by_another() {
     assert!(text.contains("above the device's 32-bit mask"), "{text}");
 }
 
+/// The same driver with this crate: it demands what it cannot do without of each mapping, and where
+/// the platform copies, it allocates instead of giving graphics up.
+#[test]
+fn mail_000_replayed_by_a_driver() {
+    let user_memory = |machine: &Machine| {
+        let backing = Backing::alloc(&machine.source(), 8192, Zone::Normal).unwrap();
+        backing.write(0, b"vertices").unwrap();
+        backing
+    };
+    let demand = MapAttrs::new().require_coherent();
+    for platform in [Platform::Coherent, Platform::Translated] {
+        let machine = Machine::new(platform, 1);
+        let mapped = machine
+            .dma
+            .map_streaming(user_memory(&machine), 0..8192, dir::Bidi, &demand)
+            .unwrap();
+        assert!(!mapped.need_sync() && !machine.dma.device_need_sync());
+        let mut seen = [0; 8];
+        machine.device.read(mapped.dma(), 0, &mut seen);
+        assert_eq!(&seen, b"vertices");
+        mapped.unmap(Keep::Sync).unwrap();
+    }
+    for platform in [Platform::Forced, Platform::Narrow] {
+        let machine = Machine::new(platform, 1);
+        let refused = machine
+            .dma
+            .map_streaming(user_memory(&machine), 0..8192, dir::Bidi, &demand);
+        let (backing, error) = refused.map(drop).unwrap_err();
+        let DmaError::NotCoherent { cause } = error else {
+            panic!("{error}");
+        };
+        match platform {
+            Platform::Forced => assert_eq!(cause, NotCoherent::ForcedBounce),
+            _ => assert!(matches!(cause, NotCoherent::AboveMask { .. }), "{cause}"),
+        }
+        assert_eq!(backing.bytes(), 8192, "nothing is lost");
+        // What the table says to do: it is not copied.
+        let granted = machine
+            .dma
+            .alloc_coherent(
+                &machine.source(),
+                8192,
+                CacheMode::Cached,
+                AllocAttrs::new(),
+            )
+            .unwrap();
+        assert_eq!(granted.got, CacheMode::Cached);
+        let ring = granted.buf;
+        ring.store_u64(8, 42).unwrap();
+        ring.publish();
+        let mut seen = [0; 8];
+        machine.device.read(ring.dma(), 8, &mut seen);
+        assert_eq!(u64::from_ne_bytes(seen), 42);
+        assert_eq!(machine.dma.stats().bounced_bytes, 0);
+        ring.free().unwrap();
+    }
+}
+
 /// A disk controller's driver: mask 32, buffers, mask 64, buffers, then a streaming mask of 32 for
 /// some ports. The path depends on none of it, and no mask falls below what is mapped.
 #[test]
@@ -115,6 +178,55 @@ fn mail_002_a_lists_two_sides_are_walked_apart() {
     assert_eq!(mapped.cpu_pages().unwrap().count(), 4);
     assert_eq!(mapped.dma_pages(4096).unwrap().count(), 4);
     assert_eq!(mapped.dma_pages(8192).unwrap().count(), 2);
+}
+
+/// What the mail was about: memory for a graphics device, in runs that lie anywhere, in the mode that
+/// the device needs, and moved. The device's pages are walked by the mapping that the device has now.
+#[test]
+fn mail_002_replayed_by_a_driver() {
+    let machine = Machine::new(Platform::TranslatedDeaf, 1);
+    machine.memory.fragment();
+    let backing = Backing::alloc(&machine.source(), 4 * 4096, Zone::Normal).unwrap();
+    backing.write(3 * 4096, b"texture").unwrap();
+    assert_eq!(backing.frames().len(), 4);
+    let attrs = MapAttrs::new();
+    let mapped = machine
+        .dma
+        .map_streaming(backing, 0..4 * 4096, dir::Bidi, &attrs);
+    let mapped = mapped.unwrap();
+    let list = mapped.dma();
+    assert_eq!(list.cpu_segments().map(<[_]>::len), Some(4));
+    assert_eq!(list.dma_segments().len(), 1);
+    assert_eq!(list.dma_pages(4096).unwrap().count(), 4);
+    let backing = mapped.unmap(Keep::Sync).unwrap();
+
+    // It moves: to memory that was allocated for the device, write-combined.
+    let asked = CacheMode::WriteCombined;
+    let source = machine.source();
+    let granted = machine
+        .dma
+        .alloc_coherent(&source, 4 * 4096, asked, AllocAttrs::new())
+        .unwrap();
+    assert_eq!(granted.got, asked);
+    let new = granted.buf;
+    let mut bytes = vec![0; 4 * 4096];
+    backing.read(0, &mut bytes).unwrap();
+    new.write(0, &bytes).unwrap();
+    new.publish();
+    drop(backing);
+    let mut seen = [0; 7];
+    machine.device.read(new.dma(), 3 * 4096, &mut seen);
+    assert_eq!(&seen, b"texture");
+    new.free().unwrap();
+    // Of a device that snoops, the same is cached, and that is said.
+    let snooping = Machine::new(Platform::Translated, 1);
+    let source = snooping.source();
+    let granted = snooping
+        .dma
+        .alloc_coherent(&source, 4096, asked, AllocAttrs::new())
+        .unwrap();
+    assert_eq!((granted.asked, granted.got), (asked, CacheMode::Cached));
+    granted.buf.free().unwrap();
 }
 
 /// A camera attaches to a buffer that a display has mapped already, and can take one segment only.
@@ -230,4 +342,92 @@ fn mail_004_a_shared_buffer_is_never_copied() {
         choose(&snooping(Path::Direct), &shared).decision,
         Decision::Streaming
     );
+}
+
+/// The heap with this crate. What it did with copies on the way, in the pool itself; then what there
+/// is in place of it.
+#[test]
+fn mail_004_replayed_by_a_heap() {
+    let forced = Machine::new(Platform::Forced, 1);
+    // As it was: mapped with a copy, the syncs skipped. The device's frame is gone.
+    let mut buffer = *b"before";
+    let request = BounceRequest::new(0, Direction::FromDevice);
+    let copy = forced.pool.map(&mut buffer, &request).unwrap();
+    forced.pool.memory().put(0, b"frame!");
+    assert_eq!(forced.pool.unmap(copy, Unmap::SkipSync), b"before");
+
+    // Shared, it is refused at the first device already.
+    let alloc = |machine: &Machine| {
+        let backing = Backing::alloc(&machine.source(), 4096, Zone::Normal);
+        backing.unwrap()
+    };
+    let allowed = MapAttrs::new().allow_bounce();
+    let shared = SharedStreaming::new(alloc(&forced), 0..4096).unwrap();
+    let refused = shared.attach(&forced.dma, Direction::FromDevice, &allowed);
+    let cause = NotCoherent::ForcedBounce;
+    assert_eq!(refused, Err(DmaError::WouldBounceShared { cause }));
+    // One device alone, bracketed, gets its copies, both ways.
+    let mapped = forced
+        .dma
+        .map_streaming(alloc(&forced), 0..4096, dir::Bidi, &allowed)
+        .unwrap();
+    forced.device.write(mapped.dma(), 0, b"frame!");
+    let mut ours = mapped.to_cpu().unwrap();
+    let mut seen = [0; 6];
+    ours.read(0, &mut seen).unwrap();
+    assert_eq!(&seen, b"frame!");
+    ours.write(0, b"answer").unwrap();
+    let theirs = ours.to_device().unwrap();
+    forced.device.read(theirs.dma(), 0, &mut seen);
+    assert_eq!(&seen, b"answer");
+    theirs.unmap(Keep::Sync).unwrap();
+
+    // Where nothing is copied, several devices that do not snoop have one buffer, and the second
+    // skips the maintenance by the proof of the first.
+    let ledger = Arc::new(Ledger::new(100));
+    let watched = |dma: DmaDevice| dma.with_ledger(Arc::clone(&ledger));
+    let camera = Machine::with(Platform::Deaf, 1, watched);
+    let display = Machine::beside(
+        Platform::TranslatedDeaf,
+        Arc::clone(&camera.memory),
+        watched,
+    );
+    let mut shared = SharedStreaming::new(alloc(&camera), 0..4096).unwrap();
+    let first = shared
+        .attach(&camera.dma, Direction::FromDevice, &MapAttrs::new())
+        .unwrap();
+    let maintained = camera.memory.maintained();
+    let skip = MapAttrs::new().skip_cpu_sync(shared.device_owned_proof().unwrap());
+    let second = shared
+        .attach(&display.dma, Direction::ToDevice, &skip)
+        .unwrap();
+    assert_eq!(camera.memory.maintained(), maintained);
+    // Of another buffer it proves nothing.
+    let other = SharedStreaming::new(alloc(&camera), 0..4096).unwrap();
+    let refused = other.attach(&display.dma, Direction::ToDevice, &skip);
+    assert_eq!(refused, Err(DmaError::SkipSyncWithoutProof));
+    camera
+        .device
+        .write(&shared.dma(first).unwrap(), 0, b"frame!");
+    camera.memory.tick(1000);
+    display
+        .device
+        .read(&shared.dma(second).unwrap(), 0, &mut seen);
+    assert_eq!(&seen, b"frame!");
+    let mut access = shared.begin_cpu(Access::Write).unwrap();
+    access.read(0, &mut seen).unwrap();
+    assert_eq!(&seen, b"frame!");
+    access.write(0, b"marked").unwrap();
+    access.end().unwrap();
+    display
+        .device
+        .read(&shared.dma(second).unwrap(), 0, &mut seen);
+    assert_eq!(&seen, b"marked");
+    for id in [first, second] {
+        shared.detach(id).unwrap();
+    }
+    drop((shared.into_backing().unwrap(), other));
+    assert_eq!(ledger.count(Class::Leak), 0);
+    ledger.verdict().unwrap();
+    assert_eq!(camera.memory.taken().get(), 0);
 }

@@ -16,10 +16,14 @@
 //! areas with a lock each; a thread begins at its own and tries all. Those locks are leaves, and
 //! none is held during a copy.
 //!
+//! What of its slots a mapping does not use is zeroed when they are taken, so that a device finds
+//! nothing of whoever had them before.
+//!
 //! A buffer is mapped by who has it alone (`&mut`): a shared one would have two contents. That a
 //! shared one is refused ([`DmaError::WouldBounceShared`]) is for those who know of it, above.
 
 mod area;
+mod held;
 mod mapping;
 mod memory;
 mod request;
@@ -36,6 +40,7 @@ use crate::sync::{CachePadded, lane};
 use self::area::{Area, Slots};
 use self::request::BouncePlace;
 
+pub(super) use held::{Bouncer, Held};
 pub use mapping::{Bounced, Unmap};
 pub use memory::{BounceBytes, BounceMemory};
 pub use request::BounceRequest;
@@ -158,7 +163,18 @@ impl<M: BounceMemory> BouncePool<M> {
         buffer: &'b mut [u8],
         request: &BounceRequest,
     ) -> Result<Bounced<'b>, DmaError> {
-        let place = request.place(buffer.len() as u64)?;
+        let held = self.hold(buffer.len() as u64, request)?;
+        self.memory.put(held.at, buffer);
+        Ok(Bounced {
+            buffer,
+            direction: request.direction,
+            held,
+        })
+    }
+
+    /// Finds slots for `len` bytes, which are to be copied in, and zeroes the rest of those slots.
+    fn hold(&self, len: u64, request: &BounceRequest) -> Result<Held, DmaError> {
+        let place = request.place(len)?;
         let end = self.base + (self.sets * SET - 1);
         if end > request.limit.last() {
             let mask = request.limit;
@@ -172,17 +188,34 @@ impl<M: BounceMemory> BouncePool<M> {
         // Relaxed: they only count.
         let used = self.used.now.fetch_add(slots.count, Ordering::Relaxed) + slots.count;
         self.used.most.fetch_max(used, Ordering::Relaxed);
-        let at = slots.first * SLOT + place.head();
-        self.memory.put(at, buffer);
-        Ok(Bounced {
-            buffer,
-            direction: request.direction,
+        let first = slots.first * SLOT;
+        let at = first + place.head();
+        self.clear(first, at);
+        self.clear(at + len, first + slots.count * SLOT);
+        Ok(Held {
             at,
             address: self.base + at,
+            len,
             area,
             slots,
             home: self.home(),
         })
+    }
+
+    /// Zeroes what a mapping leaves of its first or its last slot.
+    fn clear(&self, from: u64, to: u64) {
+        const ZEROES: [u8; SLOT as usize] = [0; SLOT as usize];
+        let len = (to - from) as usize;
+        for at in (0..len).step_by(ZEROES.len()) {
+            let piece = (len - at).min(ZEROES.len());
+            self.memory.put(from + at as u64, &ZEROES[..piece]);
+        }
+    }
+
+    /// Gives slots back.
+    fn release(&self, held: &Held) {
+        self.areas[held.area].give(held.slots);
+        self.used.now.fetch_sub(held.slots.count, Ordering::Relaxed);
     }
 
     /// Asks all areas, the thread's own first; answers which had room.
@@ -210,7 +243,7 @@ impl<M: BounceMemory> BouncePool<M> {
     ) -> Result<(), DmaError> {
         let bytes = self.checked(mapping, bytes)?;
         if mapping.direction.device_reads() {
-            let at = mapping.at + bytes.start as u64;
+            let at = mapping.held.at + bytes.start as u64;
             self.memory.put(at, &mapping.buffer[bytes]);
         }
         Ok(())
@@ -231,7 +264,7 @@ impl<M: BounceMemory> BouncePool<M> {
     ) -> Result<(), DmaError> {
         let bytes = self.checked(mapping, bytes)?;
         if mapping.direction.device_writes() {
-            let at = mapping.at + bytes.start as u64;
+            let at = mapping.held.at + bytes.start as u64;
             self.memory.get(at, &mut mapping.buffer[bytes]);
         }
         Ok(())
@@ -243,14 +276,11 @@ impl<M: BounceMemory> BouncePool<M> {
     /// # Panics
     /// If the mapping is another pool's.
     pub fn unmap<'b>(&self, mapping: Bounced<'b>, how: Unmap) -> &'b mut [u8] {
-        self.assert_own(&mapping);
+        self.assert_own(&mapping.held);
         if how == Unmap::Sync && mapping.direction.device_writes() {
-            self.memory.get(mapping.at, mapping.buffer);
+            self.memory.get(mapping.held.at, mapping.buffer);
         }
-        self.areas[mapping.area].give(mapping.slots);
-        self.used
-            .now
-            .fetch_sub(mapping.slots.count, Ordering::Relaxed);
+        self.release(&mapping.held);
         mapping.buffer
     }
 
@@ -259,7 +289,7 @@ impl<M: BounceMemory> BouncePool<M> {
         mapping: &Bounced<'_>,
         bytes: Range<usize>,
     ) -> Result<Range<usize>, DmaError> {
-        self.assert_own(mapping);
+        self.assert_own(&mapping.held);
         match bytes.start <= bytes.end && bytes.end <= mapping.buffer.len() {
             true => Ok(bytes),
             false => Err(DmaError::RangeOutOfMapping {
@@ -270,8 +300,8 @@ impl<M: BounceMemory> BouncePool<M> {
         }
     }
 
-    fn assert_own(&self, mapping: &Bounced<'_>) {
-        assert_eq!(mapping.home, self.home(), "a mapping of another pool");
+    fn assert_own(&self, held: &Held) {
+        assert_eq!(held.home, self.home(), "a mapping of another pool");
     }
 
     /// What tells this pool from others that live.

@@ -8,21 +8,29 @@
 //! The path is the verdict's when something is mapped, and is kept with it: it is unmapped as it
 //! was mapped. What is live commits the mask and the path.
 
+mod counts;
+mod live;
 mod reach;
+mod seen;
 #[cfg(test)]
 mod tests;
 
 use core::fmt;
 
+use super::bounce::Bouncer;
+use super::quarantine::Quarantine;
 use super::{
-    Direction, DmaError, DmaMapping, FrameBytes, IovaConfig, IovaRange, IovaStats, MappedList,
-    Mapper, Mask, MaskChange, Masks, PageList, Path, SegmentParms, Verdict,
+    BounceMemory, BouncePool, Direction, DmaError, DmaMapping, FrameBytes, IovaConfig, IovaStats,
+    Ledger, Mapper, Mask, MaskChange, Masks, PageList, Path, SegmentParms, Verdict,
 };
 use crate::clock::Clock;
 use crate::sync::{Arc, Mutex};
 
+use self::counts::Counts;
 use self::reach::Reach;
 
+pub use counts::{DmaStats, LiveMappings};
+pub(super) use live::{About, Reached};
 pub use reach::{FrameAddresses, Translation};
 
 /// The way that was decided on, and how often it was decided.
@@ -71,6 +79,10 @@ pub struct DmaDevice {
     id: Arc<()>,
     parms: SegmentParms,
     reach: Reach,
+    pool: Option<Arc<dyn Bouncer>>,
+    ledger: Option<Arc<Ledger>>,
+    pub(super) counts: Counts,
+    pub(super) quarantine: Quarantine,
     /// A leaf.
     state: Mutex<State>,
 }
@@ -79,14 +91,10 @@ struct State {
     verdict: Arc<Verdict>,
     epoch: u64,
     masks: Masks,
-}
-
-/// What it takes to end a mapping.
-struct Live {
-    /// I/O addresses, where there is translation.
-    block: Option<IovaRange>,
-    /// The device's, so that no other is given it.
-    id: Arc<()>,
+    /// Mappings through the pool.
+    bounced: u64,
+    /// Whether there ever was one since the verdict.
+    has_bounced: bool,
 }
 
 impl DmaDevice {
@@ -129,13 +137,58 @@ impl DmaDevice {
             verdict: Arc::new(verdict),
             epoch: 0,
             masks,
+            bounced: 0,
+            has_bounced: false,
         };
         Ok(Self {
             id: Arc::new(()),
             parms,
             reach,
+            pool: None,
+            ledger: None,
+            counts: Counts::default(),
+            quarantine: Quarantine::default(),
             state: Mutex::new(state),
         })
+    }
+
+    /// The same with a pool, through which what it cannot reach, or may not see, is copied where that
+    /// is allowed. It reaches all of the pool without a sync.
+    #[must_use]
+    pub fn with_bounce<M: BounceMemory + 'static>(mut self, pool: Arc<BouncePool<M>>) -> Self {
+        self.pool = Some(pool);
+        self
+    }
+
+    /// The same with a ledger, which is told of all that is mapped.
+    #[must_use]
+    pub fn with_ledger(mut self, ledger: Arc<Ledger>) -> Self {
+        self.ledger = Some(ledger);
+        self
+    }
+
+    /// The same, looking for devices that write after the fence of their work: a pattern is written
+    /// to what leaves the quarantine, which is freed by the next
+    /// [reaping](DmaDevice::reap_quarantine) if it is still there, and never if not. What is written
+    /// after that is not found, nor what happens to be the pattern; what is found was written.
+    #[must_use]
+    pub fn with_late_write_check(mut self) -> Self {
+        self.quarantine.poisons = true;
+        self
+    }
+
+    pub(super) fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_deref()
+    }
+
+    pub(super) fn pool(&self) -> Result<&dyn Bouncer, DmaError> {
+        self.pool.as_deref().ok_or(DmaError::NoBouncePool)
+    }
+
+    /// A number that no other device has meanwhile.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        Arc::as_ptr(&self.id).addr() as u64
     }
 
     /// What is known of its way to memory.
@@ -174,6 +227,7 @@ impl DmaDevice {
             return Err(DmaError::PathChangeWhileLive { live });
         }
         state.masks.set_both(verdict.mask)?;
+        state.has_bounced = state.bounced > 0;
         state.epoch += 1;
         state.verdict = Arc::new(verdict);
         Ok(PathDecision {
@@ -264,43 +318,9 @@ impl DmaDevice {
         }
     }
 
-    /// Maps a list by the path that there is.
-    pub(super) fn map_list(
-        &self,
-        list: &PageList,
-        direction: Direction,
-    ) -> Result<DmaMapping, DmaError> {
-        loop {
-            let (before, mask) = {
-                let state = self.state.lock();
-                (state.epoch, state.masks.streaming())
-            };
-            // Without the lock: lists may be long, and tables take their time.
-            let (mapped, block) = self.reach.show(list, &self.parms, mask, direction)?;
-            let entered = {
-                let mut state = self.state.lock();
-                let path = state.verdict.path;
-                match state.epoch == before {
-                    true => Some(enter(&mut state.masks, &mapped).map(|()| path)),
-                    false => None,
-                }
-            };
-            match (entered, block) {
-                (Some(Ok(path)), block) => {
-                    let id = Arc::clone(&self.id);
-                    let live = Live { block, id };
-                    return Ok(DmaMapping::new(mapped, direction, path, live));
-                }
-                (refused, block) => {
-                    if let Some(block) = block {
-                        self.reach.end(block);
-                    }
-                    if let Some(Err(error)) = refused {
-                        return Err(error);
-                    }
-                }
-            }
-        }
+    /// The number of the last decision.
+    pub(super) fn epoch(&self) -> u64 {
+        self.state.lock().epoch
     }
 }
 
@@ -312,20 +332,21 @@ impl Mapper for DmaDevice {
     /// - [`DmaError::AboveMask`]: the device does not reach them;
     /// - [`DmaError::IovaExhausted`]: no I/O addresses are left, which may be retried;
     /// - what [`SegmentParms::check`] finds, and what the tables say.
+    #[track_caller]
     fn map(&self, bytes: FrameBytes<'_>, direction: Direction) -> Result<DmaMapping, DmaError> {
         let list = PageList::build(&self.parms, bytes)?;
-        self.map_list(&list, direction)
+        let about = About {
+            synced: self.device_need_sync(),
+            ..About::LIST
+        };
+        self.map_list(&list, direction, &about)
     }
 
     /// # Panics
     /// If it is another device's.
+    #[track_caller]
     fn unmap(&self, mapping: DmaMapping) {
-        let Live { block, id } = mapping.into_handle();
-        assert!(Arc::ptr_eq(&id, &self.id), "a mapping of another device");
-        if let Some(block) = block {
-            self.reach.end(block);
-        }
-        self.state.lock().masks.leave_streaming();
+        self.end(mapping);
     }
 
     fn live(&self) -> u64 {
@@ -333,16 +354,15 @@ impl Mapper for DmaDevice {
     }
 }
 
-/// Commits the mask to a list.
-fn enter(masks: &mut Masks, list: &MappedList) -> Result<(), DmaError> {
-    let segments = list.dma_segments();
-    let first = segments.iter().map(|segment| segment.addr.get()).min();
-    let first = first.ok_or(DmaError::ZeroLength)?;
-    let mut last = first;
-    for segment in segments {
-        last = last.max(segment.last()?);
+impl Drop for DmaDevice {
+    /// What is in its quarantine is lost with it, unless its fences say that it need not be.
+    fn drop(&mut self) {
+        self.reap_quarantine();
+        self.quarantine.lose();
+        if let Some(ledger) = &self.ledger {
+            ledger.released(self.number());
+        }
     }
-    masks.enter_streaming(first, last - first + 1)
 }
 
 impl fmt::Debug for DmaDevice {

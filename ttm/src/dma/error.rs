@@ -1,8 +1,12 @@
 //! What can go wrong between memory and a device.
 
+mod says;
+
 use core::fmt;
 
-use super::{Direction, Mask, ParmsFault, Path};
+use placement::CacheMode;
+
+use super::{Attr, Code, Direction, Mask, Owner, ParmsFault, Path};
 
 /// Why a mapping is not coherent without help.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -276,6 +280,76 @@ pub enum DmaError {
         /// The fewest that will do.
         least: u64,
     },
+    /// A range that is not inside the buffer.
+    RangeOutOfBuffer {
+        /// The first byte.
+        offset: u64,
+        /// How many.
+        len: u64,
+        /// How many the buffer has.
+        buffer: u64,
+    },
+    /// Two attributes that exclude each other.
+    AttrConflict {
+        /// One.
+        a: Attr,
+        /// The other.
+        b: Attr,
+    },
+    /// Something that only the other owner of a buffer may do.
+    WrongOwner {
+        /// Who owns it.
+        have: Owner,
+        /// Who would have to.
+        want: Owner,
+    },
+    /// The device may still use the buffer.
+    FencePending {
+        /// Fences of its work that have not signalled.
+        pending: usize,
+        /// Fences that were given up by a device that was lost, or by their owner: nobody knows
+        /// whether the device has stopped.
+        lost: usize,
+    },
+    /// Such a buffer has to be allocated for the device.
+    NeedsAllocation {
+        /// The row of the table that says so.
+        code: Code,
+        /// From memory that is not encrypted.
+        decrypted: bool,
+    },
+    /// It is to be copied, and the device has no pool to copy to.
+    NoBouncePool,
+    /// The verdict has changed, and a buffer that is mapped would be mapped otherwise by now.
+    DecisionChanged {
+        /// The row that decides now.
+        code: Code,
+    },
+    /// The device does not snoop, and the memory has no mode that does without.
+    CoherentUnsupported {
+        /// What was asked for.
+        asked: CacheMode,
+    },
+    /// There are no frames now.
+    OutOfMemory {
+        /// How many bytes were wanted.
+        bytes: u64,
+    },
+    /// The device's own pool has no frames now; it is not filled from elsewhere.
+    PoolExhausted {
+        /// Which.
+        pool: &'static str,
+    },
+    /// The source of frames failed.
+    Source {
+        /// What it says.
+        says: Box<str>,
+    },
+    /// A buffer that devices have mapped.
+    StillMapped {
+        /// How many have.
+        devices: usize,
+    },
 }
 
 impl DmaError {
@@ -292,157 +366,12 @@ impl DmaError {
     pub const fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::IovaExhausted { .. } | Self::BouncePoolFull { .. }
+            Self::IovaExhausted { .. }
+                | Self::BouncePoolFull { .. }
+                | Self::FencePending { lost: 0, .. }
+                | Self::OutOfMemory { .. }
+                | Self::PoolExhausted { .. }
         )
-    }
-}
-
-impl fmt::Display for DmaError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ZeroLength => f.write_str("no bytes to map"),
-            Self::AddressOverflow => f.write_str("the range goes past the last address"),
-            Self::RangeOutOfMapping {
-                offset,
-                len,
-                mapped,
-            } => write!(f, "bytes {offset}+{len} of a mapping of {mapped}"),
-            Self::NoMask => f.write_str("the device has no mask; set what it reaches first"),
-            Self::MaskUnsupported { mask, least } => write!(
-                f,
-                "a device of {mask} cannot be served here; the narrowest is {least}"
-            ),
-            Self::MaskNarrowedWhileLive {
-                live,
-                highest,
-                asked,
-            } => write!(
-                f,
-                "{live} live mappings reach up to byte {highest:#x}, above {asked}; unmap them first"
-            ),
-            Self::PathChangeWhileLive { live } => write!(
-                f,
-                "{live} mappings are live; the path changes only when there is none"
-            ),
-            Self::NoPath { path } => write!(
-                f,
-                "memory is not mapped so for a device whose path is {path}; ask the probe, and make \
-                 the device for the path that it finds"
-            ),
-            Self::AboveMask { end, mask } => {
-                write!(f, "byte {end:#x} is above the device's {mask}")
-            }
-            Self::NotCoherent { cause } => write!(f, "coherency was demanded, and {cause}"),
-            Self::WouldBounce { cause } => write!(
-                f,
-                "it would have to be copied, because {cause}; allow that, or allocate for the device"
-            ),
-            Self::WouldBounceShared { cause } => write!(
-                f,
-                "a shared buffer is never copied, and would have to be, because {cause}; allocate \
-                 it for the device"
-            ),
-            Self::DirectionMismatch { mapped, asked } => {
-                write!(f, "the mapping is {mapped}, and the sync {asked}")
-            }
-            Self::SkipSyncWithoutProof => f.write_str(
-                "only a buffer that a device owns already can be mapped for another without a sync",
-            ),
-            Self::BadParms { fault } => write!(f, "no list is built by these parameters: {fault}"),
-            Self::BadGranule { granule, most } => write!(
-                f,
-                "a page size is a power of two up to {most:#x}, and {granule:#x} is none; take one"
-            ),
-            Self::NotAMultiple { index, granule } => write!(
-                f,
-                "segment {index} does not begin and end on pages of {granule:#x}; take smaller \
-                 pages, or walk the segments"
-            ),
-            Self::SegmentTooLong { index, len, max } => write!(
-                f,
-                "segment {index} has {len:#x} bytes of at most {max:#x}; build the list by the \
-                 device's own parameters"
-            ),
-            Self::TooManySegments { have, most } => write!(
-                f,
-                "{have} segments of at most {most}; translate the addresses, or move the buffer \
-                 to longer runs"
-            ),
-            Self::BoundaryCrossed { index } => write!(
-                f,
-                "segment {index} crosses a boundary; build the list by the device's own \
-                 parameters, with shorter segments if its frames do not lie as they are numbered"
-            ),
-            Self::Misaligned { index, mask } => write!(
-                f,
-                "segment {index} begins or ends where some of the low bits {mask:#x} are set; \
-                 move the buffer to aligned frames"
-            ),
-            Self::AlignmentUnsupported { mask, granule } => write!(
-                f,
-                "the low bits {mask:#x} are not kept by a translation of pages of {granule:#x}; \
-                 map the frames as they are"
-            ),
-            Self::NoAddress { index } => write!(
-                f,
-                "the frames of segment {index} have no address of their own; translate them, or \
-                 build the list with shorter segments"
-            ),
-            Self::BadAlignment { asked, most } => write!(
-                f,
-                "an alignment of {asked:#x} cannot be kept; ask for a power of two up to {most:#x}"
-            ),
-            Self::MisalignedAddress { address, align } => write!(
-                f,
-                "{address:#x} is out of step by {:#x}; move it by whole units of {align:#x}",
-                address & align.wrapping_sub(1)
-            ),
-            Self::LongerThanBoundary { len, boundary } => write!(
-                f,
-                "{len} bytes cross a boundary of {boundary:#x}; map them in pieces"
-            ),
-            Self::IovaExhausted { len, limit } => write!(
-                f,
-                "no {len} I/O addresses are left within the {limit}; unmap something and retry"
-            ),
-            Self::IovaReserved { first, len } => write!(
-                f,
-                "addresses {first:#x}+{len:#x} belong to the platform; choose others"
-            ),
-            Self::IovaInUse { first, len } => write!(
-                f,
-                "addresses {first:#x}+{len:#x} are in use; unmap what is there, or choose others"
-            ),
-            Self::TablesRefuse { why } => write!(
-                f,
-                "the IOMMU's tables refuse: {why}; unmap what is not needed, or make the device anew"
-            ),
-            Self::PartialUnmap { offset, len, link } => write!(
-                f,
-                "bytes {offset}+{len} cut the link at {link}; unlink all of it"
-            ),
-            Self::NotMapped { offset } => {
-                write!(f, "byte {offset} is not linked; unlink only what is")
-            }
-            Self::TooLargeForBounce { len, max } => write!(
-                f,
-                "{len} bytes cannot be copied at once; map at most {max} a piece"
-            ),
-            Self::BouncePoolFull { need, total, used } => write!(
-                f,
-                "the bounce pool has {used} of {total} bytes in use and no run of {need}; unmap \
-                 something and retry"
-            ),
-            Self::PartialCacheLine { head, tail, line } => write!(
-                f,
-                "the buffer begins {head} bytes into a cache line of {line} and ends {tail} bytes \
-                 before one does; begin and end at lines, or allow a copy"
-            ),
-            Self::BouncePoolTooSmall { len, least } => write!(
-                f,
-                "{len} bytes are no bounce pool; give it at least {least}"
-            ),
-        }
     }
 }
 

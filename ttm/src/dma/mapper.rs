@@ -74,6 +74,13 @@ impl DmaMapping {
         self.path
     }
 
+    /// For mappers: what they need to undo it; `None` if it is another mapper's.
+    #[must_use]
+    pub fn handle<H: Any>(&self) -> Option<&H> {
+        let handle: &dyn Any = &*self.handle;
+        handle.downcast_ref()
+    }
+
     /// For mappers: what they need to undo it.
     ///
     /// # Panics

@@ -255,6 +255,18 @@ impl MappedList {
         Self::checked(None, dma, parms)
     }
 
+    /// The list of copies of what another is of.
+    ///
+    /// # Errors
+    /// What [`SegmentParms::check`] finds.
+    pub(super) fn copied(
+        of: PageList,
+        dma: Vec<DmaSegment>,
+        parms: &SegmentParms,
+    ) -> Result<Self, DmaError> {
+        Self::checked(Some(of), dma, parms)
+    }
+
     /// The list, if the device takes it.
     fn checked(
         cpu: Option<PageList>,

@@ -2,7 +2,7 @@
 //!
 //! The rule that the `unsafe` blocks here rely on: `len` bytes at `at` stay mapped, readable and
 //! writable, until `owner` drops (the contract of [`Mapped::new`]), and every access goes by
-//! [`copy_memory`] or a volatile fill, never by a reference.
+//! [`copy_memory`], a fill or an atomic word, never by a reference that outlives the access.
 #![expect(unsafe_code, reason = "memory that others write is never a reference")]
 
 use core::fmt;
@@ -10,6 +10,7 @@ use core::ptr::NonNull;
 
 use super::copy::{copy_memory, copy_piece};
 use super::owner::Owner;
+use crate::sync::foreign::{AtomicU32, AtomicU64, Ordering};
 
 /// Mapped memory. Dropping it unmaps.
 pub struct Mapped {
@@ -86,6 +87,60 @@ impl Mapped {
         let to = self.checked(offset, bytes.len());
         // SAFETY: `bytes.len()` bytes are mapped at `to` (`checked`), and `bytes` is ours.
         unsafe { copy_memory(bytes.as_ptr(), to, bytes.len()) }
+    }
+
+    /// The address of an aligned word of `len` bytes, which is a power of two.
+    fn word(&self, offset: usize, len: usize) -> *mut u8 {
+        let at = self.checked(offset, len);
+        assert!(
+            at.addr().is_multiple_of(len),
+            "a word of {len} bytes at {offset} of a mapping lies across two"
+        );
+        at
+    }
+
+    /// Reads the word at `offset` by one access, relaxed: it orders nothing.
+    ///
+    /// # Panics
+    /// If it is not inside, or its address is no multiple of 4.
+    #[must_use]
+    pub fn load_u32(&self, offset: usize) -> u32 {
+        let at = self.word(offset, 4).cast::<u32>();
+        // SAFETY: four bytes are mapped there (`word`), aligned (asserted), and all Rust accesses to
+        // them are raw copies or atomics (rule above).
+        unsafe { AtomicU32::from_ptr(at) }.load(Ordering::Relaxed)
+    }
+
+    /// Writes the word at `offset` by one access, relaxed.
+    ///
+    /// # Panics
+    /// As [`Mapped::load_u32`].
+    pub fn store_u32(&self, offset: usize, value: u32) {
+        let at = self.word(offset, 4).cast::<u32>();
+        // SAFETY: as in `load_u32`, and the mapping is writable.
+        unsafe { AtomicU32::from_ptr(at) }.store(value, Ordering::Relaxed);
+    }
+
+    /// Reads the word at `offset` by one access, relaxed.
+    ///
+    /// # Panics
+    /// If it is not inside, or its address is no multiple of 8.
+    #[must_use]
+    pub fn load_u64(&self, offset: usize) -> u64 {
+        let at = self.word(offset, 8).cast::<u64>();
+        // SAFETY: eight bytes are mapped there (`word`), aligned (asserted), and all Rust accesses to
+        // them are raw copies or atomics (rule above).
+        unsafe { AtomicU64::from_ptr(at) }.load(Ordering::Relaxed)
+    }
+
+    /// Writes the word at `offset` by one access, relaxed.
+    ///
+    /// # Panics
+    /// As [`Mapped::load_u64`].
+    pub fn store_u64(&self, offset: usize, value: u64) {
+        let at = self.word(offset, 8).cast::<u64>();
+        // SAFETY: as in `load_u64`, and the mapping is writable.
+        unsafe { AtomicU64::from_ptr(at) }.store(value, Ordering::Relaxed);
     }
 
     /// Sets `len` bytes to zero.

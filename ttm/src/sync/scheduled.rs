@@ -28,6 +28,11 @@ impl<T> Mutex<T> {
     pub fn lock(&self) -> MutexGuard<'_, T> {
         MutexGuard(Some(self.0.lock().expect("no test poisons a lock")))
     }
+
+    /// What is guarded: nobody else has the lock.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().expect("no test poisons a lock")
+    }
 }
 
 /// The proof that the lock is held.

@@ -1,6 +1,6 @@
 //! A buffer that is mapped through a pool.
 
-use super::area::Slots;
+use super::held::Held;
 use crate::dma::{Direction, DmaAddr};
 
 /// Whether the end of a mapping shows the CPU what the device wrote.
@@ -24,24 +24,14 @@ pub enum Unmap {
 pub struct Bounced<'b> {
     pub(super) buffer: &'b mut [u8],
     pub(super) direction: Direction,
-    /// Where in the pool.
-    pub(super) at: u64,
-    pub(super) address: u64,
-    /// Which area the slots are of.
-    pub(super) area: usize,
-    pub(super) slots: Slots,
-    /// The pool that it is of.
-    pub(super) home: usize,
+    pub(super) held: Held,
 }
 
 impl Bounced<'_> {
     /// Where the device finds the first byte.
-    ///
-    /// # Panics
-    /// Never: a pool ends before the last of all addresses.
     #[must_use]
     pub fn address(&self) -> DmaAddr {
-        DmaAddr::new(self.address).expect("no pool has the last address")
+        self.held.address()
     }
 
     /// Who writes and who reads.

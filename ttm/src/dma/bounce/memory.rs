@@ -1,7 +1,7 @@
 //! The bytes of a pool.
 
 use super::SET;
-use crate::sync::Mutex;
+use crate::sync::{Arc, Mutex};
 
 /// Memory of a bounce pool, as the CPU copies to and from it.
 ///
@@ -20,6 +20,20 @@ pub trait BounceMemory: Send + Sync {
 
     /// Copies out, likewise.
     fn get(&self, at: u64, bytes: &mut [u8]);
+}
+
+impl<M: BounceMemory + ?Sized> BounceMemory for Arc<M> {
+    fn len(&self) -> u64 {
+        (**self).len()
+    }
+
+    fn put(&self, at: u64, bytes: &[u8]) {
+        (**self).put(at, bytes);
+    }
+
+    fn get(&self, at: u64, bytes: &mut [u8]) {
+        (**self).get(at, bytes);
+    }
 }
 
 /// Ordinary memory, with a lock for each set: a leaf.

@@ -174,6 +174,28 @@ fn mapping_copies_in_whatever_the_direction() {
     }
 }
 
+/// I-52: what a mapping leaves of its slots says nothing of whoever had them before.
+#[test]
+fn slots_are_cleared_between_owners() {
+    let pool = pool(1, 1);
+    let mut secret = vec![0x5e; 3 * SLOT as usize];
+    let first = pool.map(&mut secret, &to_device(0)).unwrap();
+    let at = first.address();
+    let _ = pool.unmap(first, Unmap::Sync);
+    let mut own = vec![0x01; SLOT as usize + 100];
+    let request = to_device(0x123).min_align_mask(0xfff);
+    let second = pool.map(&mut own, &request).unwrap();
+    assert_eq!(second.address().get(), at.get() + 0x123);
+    let mut around = vec![0xff; 2 * SLOT as usize];
+    pool.memory().get(at.get() - BASE, &mut around);
+    let (head, rest) = around.split_at(0x123);
+    assert!(head.iter().all(|byte| *byte == 0));
+    let (mapped, tail) = rest.split_at(SLOT as usize + 100);
+    assert!(mapped.iter().all(|byte| *byte == 1));
+    assert!(tail.iter().all(|byte| *byte == 0));
+    let _ = pool.unmap(second, Unmap::Sync);
+}
+
 #[test]
 fn a_skipped_sync_suppresses_the_copy_of_the_unmap_alone() {
     let pool = pool(1, 1);
