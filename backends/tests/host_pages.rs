@@ -591,3 +591,69 @@ fn a_planted_skipped_zeroing_shows() {
     assert_eq!(&bytes, b"secret");
     pool.give(run.dirtied());
 }
+
+/// What is maintained, by name.
+#[derive(Default)]
+struct Noted(ttm::sync::Mutex<Vec<(usize, ttm::cache::Maintenance)>>);
+
+impl ttm::dma::CacheOps for Noted {
+    fn line(&self) -> u32 {
+        64
+    }
+
+    fn maintain(
+        &self,
+        memory: &ttm::pages::Mapped,
+        bytes: core::ops::Range<usize>,
+        what: ttm::cache::Maintenance,
+    ) {
+        assert!(bytes.end <= memory.len());
+        self.0.lock().push((bytes.len(), what));
+    }
+
+    fn barrier(&self) {}
+}
+
+/// For devices that do not see the caches, they are maintained by who can.
+#[test]
+fn caches_are_maintained_for_devices_that_do_not_see_them() {
+    use ttm::cache::Maintenance;
+    let noted = ttm::sync::Arc::new(Noted::default());
+    let ops = ttm::sync::Arc::clone(&noted) as ttm::sync::Arc<dyn ttm::dma::CacheOps>;
+    let source = MemfdPages::new().unwrap().not_snooped(ops);
+    assert!(!source.offers().snooped);
+    let run = source.take(&Want::new(pages(3))).unwrap();
+    source.maintain(run.span(), Maintenance::Clean);
+    let seen = core::mem::take(&mut *noted.0.lock());
+    let bytes = 3 * 4096;
+    assert_eq!(
+        seen,
+        [(bytes, Maintenance::Flush), (bytes, Maintenance::Clean)]
+    );
+    assert_eq!(source.live_mappings(), 0);
+    source.give(run.dirtied());
+
+    // And the machine's own instructions change no byte.
+    let Ok(cache) = backends::host::HostCache::probe() else {
+        println!("skipped: no cache instructions for user mode here");
+        return;
+    };
+    let source = MemfdPages::new()
+        .unwrap()
+        .not_snooped(ttm::sync::Arc::new(cache));
+    let run = source.take(&Want::new(pages(3))).unwrap();
+    let mapped = source.map(run.span(), CacheMode::Cached).unwrap();
+    mapped.write(5000, b"kept");
+    for what in [
+        Maintenance::Clean,
+        Maintenance::Invalidate,
+        Maintenance::Flush,
+    ] {
+        source.maintain(run.span(), what);
+        let mut found = [0; 4];
+        mapped.read(5000, &mut found);
+        assert_eq!(&found, b"kept");
+    }
+    drop(mapped);
+    source.give(run.dirtied());
+}

@@ -25,6 +25,7 @@ use std::fs::File;
 use memmap2::MmapMut;
 use placement::{CacheMode, PAGE_SIZE, PageCount, PageRange};
 use ttm::cache::Maintenance;
+use ttm::dma::{CacheOps, maintain};
 use ttm::error::{Error, Result};
 use ttm::pages::{Dirty, FileRange, FrameRun, FrameSpan, Mapped, Offers, PageSource, Want, Zones};
 use ttm::sync::Arc;
@@ -72,6 +73,8 @@ pub struct MemfdPages {
     files: Vec<PageFile>,
     /// What users brought.
     adopted: Adopted,
+    /// How caches are maintained for devices that do not see them, if there are such.
+    cache: Option<Arc<dyn CacheOps>>,
     collapser: Option<Collapser>,
     tally: Tally,
     /// Pages of memory and swap that the host has.
@@ -110,6 +113,7 @@ impl MemfdPages {
             nodes,
             files,
             adopted: Adopted::default(),
+            cache: None,
             collapser: Some(Collapser::new().map_err(|e| Error::Backend(e.into()))?),
             tally: Tally::default(),
             capacity: host_pages(),
@@ -156,10 +160,35 @@ impl MemfdPages {
         Ok(self)
     }
 
+    /// The same for devices that do not see what is in the CPU's caches: they are maintained by
+    /// `cache`, over mappings of the frames that last as long as that takes.
+    ///
+    /// ```
+    /// use backends::host::{HostCache, MemfdPages};
+    /// use ttm::pages::PageSource;
+    /// use ttm::sync::Arc;
+    ///
+    /// # fn main() -> ttm::error::Result<()> {
+    /// let mut pages = MemfdPages::new()?;
+    /// if let Ok(cache) = HostCache::probe() {
+    ///     pages = pages.not_snooped(Arc::new(cache));
+    ///     assert!(!pages.offers().snooped);
+    /// }
+    /// # let _ = pages;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn not_snooped(mut self, cache: Arc<dyn CacheOps>) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
     /// Pages of a memory file that its user brings, as frames for
     /// [`Device::bring`](ttm::device::Device::bring): `bytes` bytes from `offset` on, both multiples
     /// of a page. They are not counted as taken; the file is let go when they come back. Where the
-    /// file has holes, memory is reserved behind them.
+    /// file has holes, memory is reserved behind them. What its user writes to it later by a mapping
+    /// of their own is theirs to clean out of the caches, where devices do not see those.
     ///
     /// ```
     /// use backends::host::{MemfdPages, memory_file};
@@ -186,7 +215,9 @@ impl MemfdPages {
     /// sealed against writing; [`Error::Unsupported`] for what is no memory file;
     /// [`Error::NoMemory`].
     pub fn adopt_file(&self, file: File, offset: u64, bytes: u64) -> Result<FrameRun<Dirty>> {
-        self.adopted.file(file, offset, bytes)
+        let run = self.adopted.file(file, offset, bytes)?;
+        self.maintain(run.span(), Maintenance::Flush);
+        Ok(run)
     }
 
     /// A mapping that its user gives away, as frames for
@@ -196,7 +227,9 @@ impl MemfdPages {
     /// # Errors
     /// [`Error::Invalid`] if it has no whole pages.
     pub fn adopt_range(&self, memory: MmapMut) -> Result<FrameRun<Dirty>> {
-        self.adopted.range(memory, &self.live)
+        let run = self.adopted.range(memory, &self.live)?;
+        self.maintain(run.span(), Maintenance::Flush);
+        Ok(run)
     }
 
     /// The page file of the first node. Its frames belong to whoever took them.
@@ -315,6 +348,7 @@ impl PageSource for MemfdPages {
     fn offers(&self) -> Offers {
         Offers {
             nodes: self.nodes.count(),
+            snooped: self.cache.is_none(),
             ..Offers::ordinary(PageCount::new(self.capacity).unwrap_or(PageCount::MAX))
         }
     }
@@ -336,9 +370,13 @@ impl PageSource for MemfdPages {
             ));
         }
         self.charge(pages)?;
-        self.nodes
-            .prefer(kind.node, || self.take_on(kind.node, pages))
-            .inspect_err(|_| self.uncharge(pages))
+        let run = self
+            .nodes
+            .prefer(kind.node, || self.take_on(kind.node, pages));
+        let run = run.inspect_err(|_| self.uncharge(pages))?;
+        // Zeroes that the kernel wrote.
+        self.maintain(run.span(), Maintenance::Flush);
+        Ok(run)
     }
 
     /// # Panics
@@ -415,8 +453,17 @@ impl PageSource for MemfdPages {
         ))
     }
 
-    fn maintain(&self, _: FrameSpan, _: Maintenance) {
-        // Every device of the host that reaches ordinary memory snoops the caches.
+    /// # Panics
+    /// If the host refuses to map frames whose caches have to be maintained: a device would see
+    /// something else than the CPU.
+    fn maintain(&self, span: FrameSpan, what: Maintenance) {
+        let Some(cache) = &self.cache else {
+            return;
+        };
+        let mapped = self.map(span, CacheMode::Cached);
+        let mapped = mapped.expect("frames that are taken, and addresses to map them at");
+        let all = 0..mapped.len();
+        maintain(&**cache, [(&mapped, all)], what);
     }
 
     fn taken(&self) -> PageCount {
