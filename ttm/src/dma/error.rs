@@ -68,8 +68,6 @@ pub enum DmaError {
         /// How many the mapping has.
         mapped: u64,
     },
-    /// The device has no mask: nobody said what it reaches.
-    NoMask,
     /// The platform cannot serve so narrow a device.
     MaskUnsupported {
         /// What was asked for.

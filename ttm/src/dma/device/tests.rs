@@ -149,6 +149,38 @@ fn nothing_is_mapped_above_the_mask_and_no_mask_is_narrowed_below_what_is() {
 }
 
 #[test]
+fn a_device_tells_what_it_needs_and_what_costs_least() {
+    let device = direct(Path::Direct).unwrap();
+    assert_eq!(device.required_mask(), Mask::bits(35));
+    assert!(!device.is_addressing_limited());
+    device.set_masks(Mask::bits(32)).unwrap();
+    assert!(device.is_addressing_limited());
+    assert_eq!(
+        (device.merge_boundary(), device.optimal_bytes()),
+        (None, None)
+    );
+    device.flush();
+
+    let (device, _) = translated(IovaConfig::default());
+    device.set_masks(Mask::bits(32)).unwrap();
+    assert_eq!(device.required_mask(), Mask::bits(32));
+    assert!(!device.is_addressing_limited());
+    assert_eq!(device.merge_boundary(), Some(PAGE_SIZE - 1));
+    let most = device.optimal_bytes().unwrap();
+    assert_eq!(most, 32 * PAGE_SIZE);
+    // What is so long comes back from what is kept at hand.
+    let spans = [span(1, 32)];
+    let map = || device.map(bytes(&spans), Direction::Both).unwrap();
+    let first = map();
+    let at = first.list().dma_segments()[0].addr;
+    device.unmap(first);
+    let second = map();
+    assert_eq!(second.list().dma_segments()[0].addr, at);
+    device.unmap(second);
+    assert_eq!(device.iova_stats().unwrap().cached, most);
+}
+
+#[test]
 fn a_list_behind_translation_is_one_block_within_the_mask() {
     let (device, tables) = translated(IovaConfig::default());
     device.set_masks(Mask::bits(28)).unwrap();

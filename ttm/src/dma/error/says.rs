@@ -14,7 +14,6 @@ impl fmt::Display for DmaError {
                 len,
                 mapped,
             } => write!(f, "bytes {offset}+{len} of a mapping of {mapped}"),
-            Self::NoMask => f.write_str("the device has no mask; set what it reaches first"),
             Self::MaskUnsupported { mask, least } => write!(
                 f,
                 "a device of {mask} cannot be served here; the narrowest is {least}"
