@@ -27,6 +27,7 @@ mod iova;
 mod mapper;
 mod mask;
 mod parms;
+mod peer;
 mod segments;
 mod solver;
 mod verdict;
@@ -54,6 +55,7 @@ pub use iova::{
 pub use mapper::{DmaMapping, Mapper};
 pub use mask::{Mask, MaskChange, Masks};
 pub use parms::{ParmsFault, SegmentParms};
+pub use peer::{Listed, NoPeerPath, PciHost, PciNode, PciTree, PeerPath};
 pub use segments::{
     BusRange, CpuPage, CpuSegment, DmaPage, DmaSegment, FrameBytes, IoLayout, IoRun, MappedList,
     PageList,

@@ -1,8 +1,10 @@
 //! What can go wrong between memory and a device.
 
+mod sharing;
+
 use core::fmt;
 
-use super::{Direction, Mask, ParmsFault, Path};
+use super::{Bound, Direction, Field, Mask, NoPeerPath, ParmsFault, Path};
 
 /// Why a mapping is not coherent without help.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -267,6 +269,61 @@ pub enum DmaError {
         /// The fewest that will do.
         least: u64,
     },
+    /// An object that was exported, and that nobody has any more.
+    Released,
+    /// The exporter's driver refuses somebody who wants to attach.
+    Vetoed {
+        /// Why.
+        why: Box<str>,
+    },
+    /// Somebody who wants to attach cannot use the memory, and it cannot be moved for him.
+    AttachIncompatible {
+        /// What it is about.
+        field: Field,
+        /// What there is.
+        have: Bound,
+        /// What is wanted.
+        want: Bound,
+        /// Those that keep it where it is, if it could be moved otherwise.
+        held_by: Vec<String>,
+    },
+    /// Somebody who wants to attach cannot use the memory where it is; it could be moved.
+    NeedsMigration {
+        /// What it is about.
+        field: Field,
+        /// What there is.
+        have: Bound,
+        /// What is wanted.
+        want: Bound,
+        /// Those that would be told, and have to map it again.
+        unmap: Vec<String>,
+    },
+    /// The memory of one device is not reached by another.
+    PeerNotReachable {
+        /// Why.
+        reason: NoPeerPath,
+    },
+    /// The mapping was taken away, because the object was about to move.
+    Revoked {
+        /// How often that happened so far.
+        generation: u64,
+    },
+    /// Whoever is attached has nothing mapped.
+    NotLent,
+    /// Whoever is attached has it mapped already.
+    AlreadyLent,
+    /// Somebody pins who is not told of moves.
+    NotDynamic,
+    /// Somebody has it mapped from whom it cannot be taken away.
+    NotRevocable {
+        /// Who.
+        by: String,
+    },
+    /// Those who are attached have it pinned as often as the exporter lets them.
+    TooManyPins {
+        /// How often that is.
+        most: u32,
+    },
 }
 
 impl DmaError {
@@ -428,6 +485,17 @@ impl fmt::Display for DmaError {
                 f,
                 "{len} bytes are no bounce pool; give it at least {least}"
             ),
+            Self::Released
+            | Self::Vetoed { .. }
+            | Self::AttachIncompatible { .. }
+            | Self::NeedsMigration { .. }
+            | Self::PeerNotReachable { .. }
+            | Self::Revoked { .. }
+            | Self::NotLent
+            | Self::AlreadyLent
+            | Self::NotDynamic
+            | Self::NotRevocable { .. }
+            | Self::TooManyPins { .. } => sharing::describe(self, f),
         }
     }
 }
