@@ -77,11 +77,13 @@ mod attach;
 mod borrower;
 mod bracket;
 mod fit;
+mod info;
 mod lender;
 mod shared;
 
-pub use attach::{AttachInfo, Attachment};
+pub use attach::Attachment;
 pub use borrower::MoveNotice;
 pub use bracket::CpuAccess;
+pub use info::AttachInfo;
 pub use lender::{Exporter, ShareCounts};
 pub use shared::{ExportInfo, Import, Imported, Shared, SharedName};

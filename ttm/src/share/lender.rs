@@ -9,7 +9,7 @@ use crate::dma::{AttachmentId, DmaAddr, DmaError, MappedList, Solver};
 use crate::pages::FrameSpan;
 use crate::sync::{Arc, Mutex, Weak};
 
-use super::attach::AttachInfo;
+use super::AttachInfo;
 use super::borrower::Borrower;
 
 /// What the driver of an exported object says. The answers of `()` are those of who has no opinion.

@@ -82,6 +82,18 @@ impl fmt::Debug for ExportInfo {
     }
 }
 
+/// A call backs off so often before it gives up. With one lock to take it backs off for victims
+/// only, and grows older each time.
+const MOST_TRIES: u32 = 1000;
+
+fn count(tries: &mut u32) -> Result<()> {
+    *tries += 1;
+    match *tries <= MOST_TRIES {
+        true => Ok(()),
+        false => Err(Error::Busy),
+    }
+}
+
 /// What all handles of an export are of.
 struct Core<D: Driver> {
     me: Weak<Self>,
@@ -115,11 +127,13 @@ impl<D: Driver> Device<D> {
     ///
     /// # Errors
     /// [`Error::Invalid`] for an object of another device; [`DmaError::AttachIncompatible`] if no
-    /// memory is like the constraints; [`Error::Reentrant`] inside a transaction.
+    /// memory is like the constraints; [`Error::Reentrant`] inside a transaction; [`Error::Busy`]
+    /// after a thousand tries.
     pub fn export(&self, bo: &Bo<D>, info: ExportInfo) -> Result<Shared<D>> {
         let solver = Solver::new(info.constraints).map_err(empty)?;
-        let mut exported = None;
+        let (mut exported, mut tries) = (None, 0);
         let locked = self.exec(OpContext::new(), |t| {
+            count(&mut tries)?;
             let reserved = t.lock(bo)?;
             let mut state = reserved.bo.state(&reserved.held());
             let before = state.lender().and_then(|lender| as_core::<D>(&lender));
@@ -252,14 +266,18 @@ impl<D: Driver> Shared<D> {
     /// for one object. What it answers is where fences are added.
     ///
     /// # Errors
-    /// Those of [`Device::exec`] and of `body`.
+    /// [`Error::Busy`] after a thousand tries, those of [`Device::exec`], and those of `body`.
     pub fn exec<'o, R>(
         &'o self,
         context: OpContext,
         mut body: impl FnMut(&Reserved<'_, D>) -> Result<R>,
     ) -> Result<Locked<'o, D, R>> {
         let Core { device, bo, .. } = &*self.core;
-        device.exec(context, |t| body(&t.lock(bo)?))
+        let mut tries = 0;
+        device.exec(context, |t| {
+            count(&mut tries)?;
+            body(&t.lock(bo)?)
+        })
     }
 
     /// Which of those attached set each bound of the memory that the object may be in.
