@@ -10,10 +10,10 @@
 //! ```
 //!
 //! An object is exported as one [`Shared`], however often. Whoever wants to use it attaches, with a
-//! [`Mapper`](crate::dma::Mapper) of its own and with [`Constraints`](crate::dma::Constraints). Before
-//! anybody has it mapped this only narrows where the object may go, and populates nothing; later a
-//! new one is held to where the object is, and may have it [moved](AttachInfo::migrating) if nobody
-//! stands against that.
+//! [`Mapper`](crate::dma::Mapper) of its own and with [`Constraints`](crate::dma::Constraints). While
+//! nobody has it mapped this only narrows where the object goes when somebody maps it, and populates
+//! nothing; while somebody has, a new one is held to where the object is, and may have it
+//! [moved](AttachInfo::migrating) if nobody stands against that.
 //!
 //! A mapping is made under the object's reservation, and each attachment has one of its own, which
 //! nobody else is given. Where the object is in device memory, it is a list of bus addresses for who

@@ -107,10 +107,7 @@ impl Borrower {
         state.lent = Some((Arc::clone(list), lease));
         state.revoked = false;
         state.keeps = self.stays();
-        self.lender.with(|inner| {
-            inner.solver.map(self.id);
-            inner.was_mapped = true;
-        });
+        self.lender.with(|inner| inner.solver.map(self.id));
     }
 
     /// He has it mapped no more. Answers whether he had, and whether that keeps the object no more.

@@ -12,7 +12,7 @@ use crate::reservation::Held;
 use crate::resource::Ask;
 
 use super::borrower::Borrower;
-use super::lender::{Inner, Lender, empty};
+use super::lender::{Lender, empty};
 
 /// The object, reserved.
 pub(super) struct Open<'a> {
@@ -57,9 +57,11 @@ impl Open<'_> {
         migrates: bool,
     ) -> Result<AttachmentId> {
         for round in [0, 1] {
-            let storage = self.storage(lender)?;
             let outcome = lender.with(|inner| {
-                inner.note_storage(storage);
+                if !inner.solver.is_used() {
+                    // It goes where all can use it when it is mapped next.
+                    inner.solver.vacate();
+                }
                 inner.solver.attach(request)
             });
             match outcome {
@@ -200,23 +202,6 @@ impl Open<'_> {
 fn needs_low(bo: &BoCore, wanted: &Constraints) -> bool {
     let limit = wanted.limit.last();
     limit != u64::MAX && bo.low_zone_last().is_some_and(|last| last <= limit)
-}
-
-impl Inner {
-    /// What the object is in now, for who attaches. Before it was ever mapped it may still go
-    /// elsewhere; what those who are attached cannot use it will leave when it is mapped next.
-    fn note_storage(&mut self, storage: Option<Storage>) {
-        if self.solver.is_used() {
-            return;
-        }
-        let settled = match storage.filter(|_| self.was_mapped) {
-            Some(storage) => self.solver.settle(storage).is_ok(),
-            None => false,
-        };
-        if !settled {
-            self.solver.vacate();
-        }
-    }
 }
 
 /// The mode to have: the one that there is, or else the first that all can use.

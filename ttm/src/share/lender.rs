@@ -60,8 +60,6 @@ pub(super) struct Lender {
 pub(super) struct Inner {
     pub(super) solver: Solver,
     pub(super) attached: BTreeMap<AttachmentId, Weak<Borrower>>,
-    /// It was mapped by somebody: from now on new ones are held to where the object is.
-    pub(super) was_mapped: bool,
     pub(super) pins: u32,
     pub(super) imports: u64,
     pub(super) brackets: u64,
@@ -75,7 +73,6 @@ impl Lender {
             inner: Mutex::new(Inner {
                 solver,
                 attached: BTreeMap::new(),
-                was_mapped: false,
                 pins: 0,
                 imports: 0,
                 brackets: 0,
