@@ -759,3 +759,72 @@ fn each_device_finds_its_own_and_only_that() {
     pair.other.device.reap();
     pair.end();
 }
+
+/// The copy to where an object was lent fails: whoever was lent the new pages has lost them, and the
+/// old place is the truth.
+#[test]
+fn a_failed_copy_takes_the_new_pages_away() {
+    let setup = Setup {
+        found: Found::Translated,
+        ..Setup::default()
+    };
+    for site in ["copy.middle", "copy.late-error"] {
+        let pair = Pair::new(&setup, Found::Translated, SimDriver::new());
+        let mut play = Play::new(&pair, infos(0));
+        play.go(MemType::VRAM);
+        pair.own.settle(&play.bo);
+        pair.own.device.reap();
+        pair.own.inject.fail(site, 1, false);
+        play.go(MemType::TT);
+        // Its content is still on its way; a dynamic one need not wait to map it.
+        let mapped = play.shared.exec(OpContext::new(), |bo| {
+            play.attached[0].map(bo, Direction::Both)?;
+            play.attached[0].fences(bo)
+        });
+        let mapped = mapped.unwrap();
+        assert_eq!(mapped.value().len(), 1);
+        drop(mapped);
+        assert!(play.attached[0].list().is_ok());
+        pair.own.check();
+        pair.own.settle(&play.bo);
+        pair.own.device.reap();
+        pair.own.inject.clear();
+        assert_eq!(pair.own.place_of(&play.bo), Some(MemType::VRAM));
+        let told = play.attached[0].list().unwrap_err();
+        assert_eq!(told, DmaError::Revoked { generation: 1 });
+        assert_eq!(pair.other.card.as_ref().unwrap().live(), 0);
+        pair.own.check();
+        play.reads_by(Some(0));
+        play.end();
+        pair.end();
+    }
+}
+
+/// A card that sleeps takes its memory away from everybody, also from who keeps the object there; he
+/// finds it in the same place when it wakes.
+#[test]
+fn a_sleeping_exporter_tells_those_who_have_its_memory() {
+    let setup = Setup {
+        found: Found::Translated,
+        ..Setup::default()
+    };
+    let pair = Pair::new(&setup, Found::Translated, SimDriver::new());
+    let stays = AttachInfo::new("stays").through(near());
+    let mut play = Play::new(&pair, vec![stays]);
+    play.go(MemType::VRAM);
+    play.reads_by(Some(0));
+    play.finish_reads();
+    let ranges = pair.own.with(&play.bo, |r| Ok(r.ranges())).unwrap();
+    let suspended = pair.own.device.suspend(OpContext::new()).unwrap();
+    assert_eq!((suspended.evicted, suspended.saved), (0, 1));
+    let told = play.attached[0].list().unwrap_err();
+    assert_eq!(told, DmaError::Revoked { generation: 1 });
+    pair.own.check();
+    assert_eq!(pair.own.device.resume(OpContext::new()).unwrap(), 1);
+    play.reads_by(Some(0));
+    play.finish_reads();
+    assert_eq!(pair.own.with(&play.bo, |r| Ok(r.ranges())).unwrap(), ranges);
+    pair.own.check();
+    play.end();
+    pair.end();
+}
