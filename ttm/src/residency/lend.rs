@@ -183,6 +183,11 @@ impl BoCore {
         Err(self.refusal(placement.places()))
     }
 
+    /// Whether frames that it gets are from the zone DMA32.
+    pub(crate) fn lies_low(&self) -> bool {
+        self.is_low() || self.device.zone == Zone::Dma32
+    }
+
     /// The last byte of the zone DMA32, if there is such a zone.
     pub(crate) fn low_zone_last(&self) -> Option<u64> {
         let offers = self.device.pool.offers();
@@ -199,7 +204,7 @@ impl BoCore {
         state: &mut BoState,
         ask: &Ask<'_>,
     ) -> Result<()> {
-        if self.is_low() {
+        if self.lies_low() {
             return Ok(());
         }
         let has_pages = state.tt.as_ref().is_some_and(|tt| !tt.is_empty());

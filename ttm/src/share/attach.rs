@@ -40,7 +40,8 @@ impl<D: Driver> Shared<D> {
     /// - [`DmaError::NeedsMigration`]: it would have to move, and nobody asked for that;
     /// - [`DmaError::PeerNotReachable`]: device memory is all that he can use, and he reaches none.
     ///
-    /// Those of waiting, and of moving where that is asked for. Nobody is attached then.
+    /// [`Error::Reentrant`](crate::Error::Reentrant) inside a transaction, those of waiting, and of
+    /// moving where that is asked for. Nobody is attached then.
     pub fn attach(
         &self,
         context: OpContext,

@@ -4,7 +4,7 @@ use placement::CacheMode;
 
 use crate::bo::{BoCore, BoState};
 use crate::dma::{
-    AttachOutcome, AttachRequest, AttachmentId, BusRange, Constraints, DmaAddr, DmaError,
+    AttachOutcome, AttachRequest, AttachmentId, BusRange, Constraints, DmaAddr, DmaError, Field,
     Migration, NoPeerPath, PeerPath, Storage, StorageKind,
 };
 use crate::error::{Error, Result};
@@ -112,22 +112,23 @@ impl Open<'_> {
             }
             self.bo.populate_to_lend(self.state, self.ask)?;
         }
-        for round in [0, 1] {
+        for last in [false, false, true] {
             let storage = self.storage(lender)?.expect("just populated");
             let device_memory = storage.kind() == StorageKind::DeviceMemory;
             if !device_memory && self.may_be_too_high(lender, &wanted) {
                 self.bo.come_low(self.held, self.state, self.ask)?;
                 continue;
             }
-            let reachable = !device_memory || self.is_on_the_bus();
-            let settled = lender.with(|inner| inner.solver.settle(storage));
-            match settled {
-                Ok(()) if reachable => return Ok(()),
-                _ if self.state.pins > 0 && device_memory => {
-                    let reason = reason(borrower);
-                    return Err(DmaError::PeerNotReachable { reason }.into());
+            if device_memory && !self.is_on_the_bus() {
+                self.leave_device_memory(borrower, &wanted)?;
+                continue;
+            }
+            match lender.with(|inner| inner.solver.settle(storage)) {
+                Ok(()) => return Ok(()),
+                Err(misfit) if device_memory && misfit.field == Field::Storage => {
+                    self.leave_device_memory(borrower, &wanted)?;
                 }
-                Err(misfit) if round == 1 || self.state.pins > 0 => {
+                Err(misfit) if last || self.state.pins > 0 => {
                     return Err(DmaError::AttachIncompatible {
                         field: misfit.field,
                         have: misfit.have,
@@ -136,15 +137,20 @@ impl Open<'_> {
                     }
                     .into());
                 }
-                Ok(()) => {
-                    lender.with(|inner| inner.solver.vacate());
-                    self.come_to_frames(None, &wanted)?;
-                }
                 Err(_) => self.suit(&wanted)?,
             }
         }
         let reason = reason(borrower);
         Err(DmaError::PeerNotReachable { reason }.into())
+    }
+
+    /// Has the object come to system memory, for who does not reach it in a device's.
+    fn leave_device_memory(&mut self, borrower: &Borrower, wanted: &Constraints) -> Result<()> {
+        if self.state.pins > 0 {
+            let reason = reason(borrower);
+            return Err(DmaError::PeerNotReachable { reason }.into());
+        }
+        self.come_to_frames(mode_of(wanted, CacheMode::Cached), wanted)
     }
 
     fn is_on_the_bus(&self) -> bool {
@@ -156,7 +162,7 @@ impl Open<'_> {
         let known = self
             .bo
             .bus_ranges(self.state, &|span| lender.exporter.address(span));
-        known.is_none() && self.must_come_low(wanted) && !self.bo.is_low() && self.state.pins == 0
+        known.is_none() && self.must_come_low(wanted) && !self.bo.lies_low() && self.state.pins == 0
     }
 
     /// Whether system pages have to be from the zone DMA32.
@@ -166,11 +172,6 @@ impl Open<'_> {
 
     /// Moves the object to memory like that, as far as this crate knows how.
     fn suit(&mut self, wanted: &Constraints) -> Result<()> {
-        let device_will_do = wanted.storage.contains(StorageKind::DeviceMemory);
-        if !self.state.has_frames() && device_will_do && !wanted.caching.contains(self.state.mode) {
-            // Its cache mode is its place's, and stays.
-            return self.come_to_frames(mode_of(wanted, CacheMode::Cached), wanted);
-        }
         let mode = mode_of(wanted, self.mode_in_frames());
         self.come_to_frames(mode, wanted)
     }
