@@ -43,6 +43,7 @@
 //! # }
 //! ```
 
+mod bus;
 mod cache;
 mod clock;
 mod counting;

@@ -13,6 +13,8 @@
 //! and nothing is left anywhere. The table of probes is printed; a site of the manager that was
 //! never made to fail fails the test.
 
+#[path = "fail_nth/lent.rs"]
+mod lent;
 #[path = "fail_nth/sight.rs"]
 mod sight;
 mod support;
@@ -23,13 +25,16 @@ use backends::sim::{Gpu, Inject, RouteMode, SimClock, SimDriver, VirtualClock};
 use placement::{CacheMode, MemType, Place, Placement};
 use ttm::bo::{Bo, BoInfo, Exec};
 use ttm::context::OpContext;
+use ttm::dma::{Direction, PeerPath};
 use ttm::driver::Advice;
 use ttm::error::{Error, Result};
 use ttm::fault::{Faults, Site};
 use ttm::resource::{Group, Limits};
+use ttm::share::AttachInfo;
 use ttm::sync::atomic::{AtomicU64, Ordering};
 use ttm::sync::{Arc, Mutex};
 
+use lent::Lent;
 use sight::Sight;
 use support::words::{compare, image, read_all};
 use support::{Found, PAGE, Setup, World, in_type, pages, system, tt, vram};
@@ -58,6 +63,7 @@ struct Item {
 struct Stage {
     /// Closed first.
     sight: Option<Sight>,
+    lent: Option<Lent>,
     world: World,
     hook: Arc<Hook>,
     /// What the operation is about.
@@ -135,6 +141,7 @@ impl Stage {
                 .with_faults(gpu, Some(clock), driver, faults),
             hook,
             sight: None,
+            lent: None,
             own: Vec::new(),
             others: Arc::new(Mutex::new(Vec::new())),
             group: Group::new("limited", None),
@@ -174,6 +181,28 @@ impl Stage {
         self.sight
             .as_ref()
             .expect("the operation's object has windows")
+    }
+
+    /// The operation's object, lent to a context that has it mapped.
+    fn own_lent(&mut self, place: MemType, info: AttachInfo) {
+        self.own(place, Content::Image);
+        let lent = self.lend(info).unwrap();
+        lent.reads(&self.words()).unwrap();
+        self.lent = Some(lent);
+    }
+
+    fn lend(&self, info: AttachInfo) -> Result<Lent> {
+        let World { device, gpu, .. } = &self.world;
+        Lent::new(device, gpu, &self.own[0].bo, info)
+    }
+
+    fn lent(&self) -> &Lent {
+        self.lent.as_ref().expect("the operation's object is lent")
+    }
+
+    /// What the operation's object has.
+    fn words(&self) -> Vec<u8> {
+        image(self.own[0].bo.id(), 1, 1, SIZE)
     }
 
     /// Waits until nothing is on its way, whatever became of it.
@@ -240,6 +269,9 @@ impl Stage {
 
     fn end(self) {
         drop(self.sight);
+        if let Some(lent) = self.lent {
+            lent.end(&self.world.device);
+        }
         drop((self.own, core::mem::take(&mut *self.others.lock())));
         self.world.assert_empty();
     }
@@ -554,9 +586,120 @@ fn windows() -> Vec<Operation> {
     all
 }
 
+/// What is done to objects that are lent, and by those who have them.
+fn shares() -> Vec<Operation> {
+    let types = [MemType::SYSTEM, MemType::TT, MemType::VRAM];
+    let near = PeerPath::BusAddress { hops: 4 };
+    let dynamic = || AttachInfo::new("context").dynamic();
+    let mut all = Vec::new();
+    for from in types {
+        let mut op = operation(
+            &format!("lend from {from}"),
+            |stage, from| stage.own(from, Content::Image),
+            move |stage| {
+                let lent = stage.lend(AttachInfo::new("context"))?;
+                lent.reads(&stage.words())?;
+                lent.unmap()?;
+                lent.map()?;
+                lent.unmap()
+            },
+        );
+        op.from = from;
+        all.push(op);
+    }
+    for mode in [RouteMode::Engine, RouteMode::Cpu] {
+        for (from, to) in types.into_iter().flat_map(|a| types.map(|b| (a, b))) {
+            let mut op = operation(
+                &format!("move {from}->{to} {mode:?}, lent"),
+                |stage, from| stage.own_lent(from, AttachInfo::new("context").dynamic()),
+                move |stage| {
+                    stage.validate(&in_type(to))?;
+                    stage.lent().reads(&stage.words())
+                },
+            );
+            op.from = from;
+            op.driver = SimDriver::new().routes(mode);
+            all.push(op);
+        }
+    }
+    all.push(operation(
+        "lend device memory, and to one who does not reach it",
+        |stage, _| {
+            let near = PeerPath::BusAddress { hops: 4 };
+            stage.own_lent(
+                MemType::VRAM,
+                AttachInfo::new("near").dynamic().through(near),
+            );
+        },
+        move |stage| {
+            stage.validate(&vram())?;
+            stage.lent().reads(&stage.words())?;
+            let far = stage.lend(dynamic().migrating())?;
+            far.reads(&stage.words())?;
+            stage.lent().reads(&stage.words())
+        },
+    ));
+    all.push(operation(
+        "swap out, lent",
+        |stage, _| stage.own_lent(MemType::SYSTEM, AttachInfo::new("context").revocable()),
+        |stage| {
+            let bo = &stage.own[0].bo;
+            stage.exec(|t| {
+                let reserved = t.lock(bo)?;
+                reserved.validate(&system())?;
+                reserved.swap_out()
+            })?;
+            stage.lent().reads(&stage.words())
+        },
+    ));
+    all.push(operation(
+        "pin, revoke and bracket what is lent",
+        |stage, _| {
+            let info = AttachInfo::new("context").dynamic().revocable();
+            stage.own_lent(MemType::TT, info);
+        },
+        move |stage| {
+            let lent = stage.lent();
+            lent.with(|bo| lent.attached.pin(bo))?;
+            let access = lent.shared.begin_cpu(OpContext::new(), Direction::Both);
+            let read = access.and_then(|access| {
+                lent.reads(&stage.words())?;
+                access.end(OpContext::new())
+            });
+            // Whatever became of that, the pin is undone.
+            let mut undone = lent.with(|bo| lent.attached.unpin(bo));
+            while let Err(Error::Busy | Error::Backend(_)) = &undone {
+                stage.world.inject.clear();
+                undone = lent.with(|bo| lent.attached.unpin(bo));
+            }
+            undone.and(read)?;
+            lent.shared.revoke(OpContext::new())?;
+            lent.reads(&stage.words())
+        },
+    ));
+    all.push(operation(
+        "lend to a crowd's victim",
+        |stage, _| {
+            crowded(stage, MemType::SYSTEM);
+            let near = PeerPath::BusAddress { hops: 4 };
+            let lent = stage
+                .lend(AttachInfo::new("near").dynamic().through(near))
+                .unwrap();
+            stage.lent = Some(lent);
+        },
+        move |stage| {
+            stage.lent().reads(&stage.words())?;
+            let far = stage.lend(dynamic().migrating().through(near))?;
+            far.reads(&stage.words())
+        },
+    ));
+    all
+}
+
 fn operations() -> Vec<Operation> {
     let mut all = directions();
     all.extend(windows());
+    all.extend(shares());
     all.push(operation(
         "create",
         |_, _| {},

@@ -4,9 +4,11 @@ mod core;
 mod create;
 mod exec;
 mod reserved;
+mod sharing;
 mod views;
 
 pub(crate) use self::core::{BoCore, BoState, Content, Moving, NewBo, OldPlace, span};
+pub(crate) use self::sharing::Sharing;
 pub(crate) use self::views::{LiveViews, Shown, ShownPart, View};
 pub use exec::{Exec, Locked};
 pub use reserved::{Pin, Reserved};

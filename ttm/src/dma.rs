@@ -45,6 +45,7 @@ mod mapper;
 mod mask;
 mod parms;
 mod quarantine;
+mod peer;
 mod segments;
 mod solver;
 pub mod streaming;
@@ -84,6 +85,7 @@ pub use ledger::{
 pub use mapper::{DmaMapping, Mapper};
 pub use mask::{Mask, MaskChange, Masks};
 pub use parms::{ParmsFault, SegmentParms};
+pub use peer::{Listed, NoPeerPath, PciHost, PciNode, PciTree, PeerPath};
 pub use quarantine::DeviceReset;
 pub use segments::{
     BusRange, CpuPage, CpuSegment, DmaPage, DmaSegment, FrameBytes, IoLayout, IoRun, MappedList,

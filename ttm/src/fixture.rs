@@ -1,11 +1,12 @@
 //! A small device made of counters, for the examples in the documentation and for the schedule
 //! tests: one MiB of memory without content, moves that copy nothing.
 
-use placement::{CacheMode, MemType, PageCount, PageRange, Place, Placement, Range};
+use placement::{CacheMode, MemType, PAGE_SIZE, PageCount, PageRange, Place, Placement, Range};
 
 use crate::cache::{Maintenance, Modes};
 use crate::clock::{Blocking, Clock, Time};
 use crate::device::{Device, DeviceBuilder};
+use crate::dma::DmaAddr;
 use crate::driver::{BoFacts, Driver, Eviction, MoveFacts, Route};
 use crate::error::{Error, Result};
 use crate::fence::Timeline;
@@ -29,6 +30,9 @@ impl Driver for Counting {
         Route::Null
     }
 }
+
+/// Where device memory that is only counted begins on the bus.
+pub const BUS: u64 = 0x10_0000_0000;
 
 /// Frames and device memory that are only counted.
 #[derive(Debug)]
@@ -140,6 +144,10 @@ impl Region for Nothing {
         Err(Error::Unsupported(
             "memory that is only counted is in no file",
         ))
+    }
+
+    fn bus(&self, pages: PageRange) -> Option<DmaAddr> {
+        DmaAddr::new(BUS + pages.start() * PAGE_SIZE)
     }
 }
 

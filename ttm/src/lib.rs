@@ -44,6 +44,7 @@ pub mod bo;
 pub mod residency;
 // Use.
 pub mod map;
+pub mod share;
 
 // Below all: what the examples of the documentation run on.
 #[doc(hidden)]

@@ -28,6 +28,7 @@ mod dma;
 mod evict;
 mod find_space;
 mod hunt;
+mod lend;
 mod migrate;
 mod mode;
 mod populate;

@@ -21,6 +21,7 @@ mod populate;
 mod stash;
 mod swap;
 
+pub(crate) use dma::Lease;
 pub(crate) use stash::Stash;
 
 pub use backup::{Backup, Direction, SlotRun, SlotTag, Transfer, Transfers};

@@ -103,6 +103,20 @@ impl Views<'_> {
     }
 }
 
+impl Views<'_> {
+    /// What is on the bus, which nobody translates.
+    fn add_peer(&mut self, address: u64, len: u64) -> Result<()> {
+        let Some(pages) = PageCount::new(len / PAGE_SIZE).filter(|pages| !pages.is_zero()) else {
+            return Ok(());
+        };
+        match self.core.bus().find(address, len)? {
+            Some(view) => self.maps.push(view),
+            None => self.maps.push(void(pages)?),
+        }
+        Ok(())
+    }
+}
+
 /// What a device finds at bytes from `address` on.
 fn pieces(address: u64, len: u64, io: Option<&Arc<IoSpace>>, access: Access) -> Vec<Piece> {
     match (io, PageCount::new(len / PAGE_SIZE)) {
@@ -209,6 +223,10 @@ pub(super) fn views<'a>(
             for segment in list.dma_segments() {
                 let len = PageCount::new(segment.len / PAGE_SIZE).expect("part of a side");
                 let len = part(len).bytes();
+                if segment.bus {
+                    views.add_peer(segment.addr.get(), len)?;
+                    continue;
+                }
                 for piece in pieces(segment.addr.get(), len, io, access) {
                     views.add(piece)?;
                 }

@@ -20,6 +20,7 @@ use ttm::sync::{Arc, Mutex, Weak};
 
 use crate::host::wall_clock;
 
+use super::bus::Bus;
 use super::cache::CacheCounts;
 use super::clock::VirtualClock;
 use super::counting::CountingPages;
@@ -181,6 +182,10 @@ pub(super) struct Core {
     /// What its accesses are translated by.
     io: Option<Arc<IoSpace>>,
     frames: Arc<dyn PageSource>,
+    /// Where its memory and that of the cards beside it is.
+    bus: Arc<Bus>,
+    /// Where its own begins there.
+    bar: u64,
     lost: AtomicBool,
     timelines: AtomicU64,
     random: AtomicU64,
@@ -204,13 +209,36 @@ impl Gpu {
     /// [`Error::Backend`] if the host gives no memory files or threads; [`Error::Invalid`] for a
     /// [`SimMemory`] that cannot be.
     pub fn with_inject(config: GpuConfig, clock: SimClock, inject: Arc<Inject>) -> Result<Self> {
+        Self::build(config, clock, inject, None)
+    }
+
+    /// Another card in the same machine, in the same time, with failures of its own: what
+    /// `config.memory` says is not looked at. Each reaches the memory of the other at its addresses on
+    /// the bus ([`Region::bus`]).
+    ///
+    /// # Errors
+    /// Those of [`Gpu::new`].
+    pub fn beside(&self, config: GpuConfig) -> Result<Self> {
+        let clock = self.inner.time.clone();
+        Self::build(config, clock, Inject::new(), Some(&self.inner.core))
+    }
+
+    fn build(
+        config: GpuConfig,
+        clock: SimClock,
+        inject: Arc<Inject>,
+        beside: Option<&Core>,
+    ) -> Result<Self> {
         let vram = (config.contents && !config.vram.is_zero())
             .then(|| Vram::new(config.vram).map_err(|error| Error::Backend(error.into())))
             .transpose()?;
-        let memory = config
-            .contents
-            .then(|| SimPages::new(config.memory).map(Arc::new))
-            .transpose()?;
+        let memory = match beside {
+            Some(other) => other.memory.clone(),
+            None => config
+                .contents
+                .then(|| SimPages::new(config.memory).map(Arc::new))
+                .transpose()?,
+        };
         let frames: Arc<dyn PageSource> = match &memory {
             Some(memory) => Arc::clone(memory) as Arc<dyn PageSource>,
             None => Arc::new(CountingPages::new()),
@@ -222,7 +250,10 @@ impl Gpu {
         let io = config
             .translated
             .then(|| IoSpace::new(config.lines(), Arc::clone(&inject)));
+        let bus = beside.map_or_else(Bus::new, |other| Arc::clone(&other.bus));
         let core = Arc::new(Core {
+            bar: bus.place(),
+            bus,
             clock: time,
             io,
             inject,
@@ -235,6 +266,7 @@ impl Gpu {
             lanes: Mutex::new(Vec::new()),
             config,
         });
+        core.bus.enter(&core);
         let inner = Arc::new(Inner {
             core,
             time: clock,
@@ -534,6 +566,16 @@ impl Core {
     /// The memory, if it has content.
     pub(super) fn vram(&self) -> Option<&Vram> {
         self.vram.as_ref()
+    }
+
+    /// Where the memories of all cards are.
+    pub(super) fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    /// Where its memory begins on the bus.
+    pub(super) fn bar(&self) -> u64 {
+        self.bar
     }
 
     /// What its accesses are translated by, where nobody says otherwise.

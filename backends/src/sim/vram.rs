@@ -5,6 +5,7 @@ use std::io;
 
 use placement::{CacheMode, PAGE_SIZE, PageCount, PageRange};
 use ttm::cache::Modes;
+use ttm::dma::DmaAddr;
 use ttm::error::{Error, Result};
 use ttm::pages::{FileRange, Mapped};
 use ttm::resource::Region;
@@ -127,6 +128,10 @@ impl Region for Window {
             watchable: self.core.config().watchable,
             ..file
         })
+    }
+
+    fn bus(&self, pages: PageRange) -> Option<DmaAddr> {
+        DmaAddr::new(self.core.bar() + pages.start() * PAGE_SIZE)
     }
 }
 

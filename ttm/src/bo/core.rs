@@ -9,10 +9,11 @@ use crate::driver::{Advice, BoFacts, BoKind};
 use crate::fence::Fence;
 use crate::reservation::{Borrowed, Held, Lockable, LockedBy, Member, Reservation};
 use crate::resource::{Bulk, Group, Home, Manager, Resource, UNNEEDED, level_of};
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Arc, Weak};
 use crate::tt::Tt;
 
+use super::sharing::Sharing;
 use super::views::{LiveViews, Views};
 
 /// A buffer object.
@@ -39,6 +40,10 @@ pub(crate) struct BoCore {
     pub(crate) align: PageCount,
     pub(crate) group: Option<Arc<Group>>,
     pub(crate) object: Box<dyn Any + Send + Sync>,
+    /// Pins that were given up by somebody who could not lock.
+    owed: AtomicU32,
+    /// Its frames have to be in the zone DMA32, whatever the device needs. Guarded by the reservation.
+    low: AtomicBool,
 }
 
 /// What the reservation of an object guards.
@@ -69,6 +74,8 @@ pub(crate) struct BoState {
     pub(crate) cpu_access: bool,
     /// What shows it to the CPU.
     pub(crate) views: Option<Box<Views>>,
+    /// Who lends it to other devices.
+    pub(crate) sharing: Option<Box<Weak<dyn Sharing>>>,
 }
 
 /// Whether there is something to lose.
@@ -147,8 +154,11 @@ impl BoCore {
                 suspended: None,
                 cpu_access: false,
                 views: None,
+                sharing: None,
             }),
             object: new.object,
+            owed: AtomicU32::new(0),
+            low: AtomicBool::new(false),
         })
     }
 
@@ -168,9 +178,38 @@ impl BoCore {
         self.shared.is_some()
     }
 
+    /// Gives up pins without a lock: whoever has it next, or the reaper, takes them off.
+    pub(crate) fn owe(&self, pins: u32) {
+        // Release, and acquire below: what was done under the pins is done.
+        self.owed.fetch_add(pins, Ordering::Release);
+        self.device.moving.push(self.me.clone());
+        self.device.clock.unpark(&self.device.bell);
+    }
+
+    /// Takes off the pins that were given up.
+    pub(crate) fn pay(&self, state: &mut BoState) {
+        if self.owed.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        for _ in 0..self.owed.swap(0, Ordering::Acquire) {
+            state.unpin();
+        }
+    }
+
+    /// Whether its frames have to be in the zone DMA32, whatever the device needs.
+    pub(crate) fn is_low(&self) -> bool {
+        // Relaxed: guarded by the reservation.
+        self.low.load(Ordering::Relaxed)
+    }
+
+    /// Says so of frames from now on.
+    pub(crate) fn set_low(&self, low: bool) {
+        self.low.store(low, Ordering::Relaxed);
+    }
+
     /// Whether the last handle is gone.
     pub(crate) fn is_released(&self) -> bool {
-        self.handles.load(crate::sync::atomic::Ordering::Acquire) == 0
+        self.handles.load(Ordering::Acquire) == 0
     }
 
     /// What drivers are told.
@@ -246,6 +285,19 @@ impl BoState {
         self.views
             .as_ref()
             .map_or_else(LiveViews::new, |v| v.live())
+    }
+
+    /// Who lends it to other devices, if somebody does.
+    pub(crate) fn lender(&self) -> Option<Arc<dyn Sharing>> {
+        self.sharing.as_ref()?.upgrade()
+    }
+
+    /// Keeps the object where it is, once more.
+    pub(crate) fn pin(&mut self) {
+        self.pins += 1;
+        if self.pins == 1 {
+            self.update_home();
+        }
     }
 
     /// Undoes one pin. Answers false if there is none.

@@ -102,11 +102,7 @@ impl<'t, D: Driver> Reserved<'t, D> {
 
     /// Keeps the object where it is until [`Reserved::unpin`]; nests. See also [`Pin`].
     pub fn pin(&self) {
-        let mut state = self.bo.state(&self.held());
-        state.pins += 1;
-        if state.pins == 1 {
-            state.update_home();
-        }
+        self.bo.state(&self.held()).pin();
     }
 
     /// Undoes one [`Reserved::pin`].

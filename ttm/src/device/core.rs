@@ -47,6 +47,8 @@ pub(crate) struct DeviceCore {
     live: AtomicU64,
     lost: AtomicBool,
     losses: AtomicU64,
+    /// Objects that are exported.
+    pub(crate) exports: AtomicU64,
     /// Objects that were in lost memory have not all been told.
     pub(super) untold: AtomicBool,
     closed: AtomicBool,
@@ -104,6 +106,7 @@ impl DeviceCore {
             live: AtomicU64::new(0),
             lost: AtomicBool::new(false),
             losses: AtomicU64::new(0),
+            exports: AtomicU64::new(0),
             untold: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             released: Queue::new(),

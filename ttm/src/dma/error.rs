@@ -6,7 +6,7 @@ use core::fmt;
 
 use placement::CacheMode;
 
-use super::{Attr, Code, Direction, Mask, Owner, ParmsFault, Path};
+use super::{Attr, Bound, Code, Direction, Field, Mask, NoPeerPath, Owner, ParmsFault, Path};
 
 /// Why a mapping is not coherent without help.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -347,6 +347,61 @@ pub enum DmaError {
     StillMapped {
         /// How many have.
         devices: usize,
+    },
+    /// An object that was exported, and that nobody has any more.
+    Released,
+    /// The exporter's driver refuses somebody who wants to attach.
+    Vetoed {
+        /// Why.
+        why: Box<str>,
+    },
+    /// Somebody who wants to attach cannot use the memory, and it cannot be moved for him.
+    AttachIncompatible {
+        /// What it is about.
+        field: Field,
+        /// What there is.
+        have: Box<Bound>,
+        /// What is wanted.
+        want: Box<Bound>,
+        /// Those that keep it where it is, if it could be moved otherwise.
+        held_by: Box<[String]>,
+    },
+    /// Somebody who wants to attach cannot use the memory where it is; it could be moved.
+    NeedsMigration {
+        /// What it is about.
+        field: Field,
+        /// What there is.
+        have: Box<Bound>,
+        /// What is wanted.
+        want: Box<Bound>,
+        /// Those that would be told, and have to map it again.
+        unmap: Box<[String]>,
+    },
+    /// The memory of one device is not reached by another.
+    PeerNotReachable {
+        /// Why.
+        reason: NoPeerPath,
+    },
+    /// The mapping was taken away, because the object was about to move.
+    Revoked {
+        /// How often that happened so far.
+        generation: u64,
+    },
+    /// Whoever is attached has nothing mapped.
+    NotLent,
+    /// Whoever is attached has it mapped already.
+    AlreadyLent,
+    /// Somebody pins who is not told of moves.
+    NotDynamic,
+    /// Somebody has it mapped from whom it cannot be taken away.
+    NotRevocable {
+        /// Who.
+        by: String,
+    },
+    /// Those who are attached have it pinned as often as the exporter lets them.
+    TooManyPins {
+        /// How often that is.
+        most: u32,
     },
 }
 

@@ -268,6 +268,20 @@ impl Solver {
         self.attached.remove(&id);
     }
 
+    /// Whether somebody has it mapped or pinned, so that its storage stays what it is.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        let uses = |other: &Attachment| other.mapped > 0 || other.pinned > 0;
+        self.attached.values().any(uses)
+    }
+
+    /// How often somebody has it mapped, and how often pinned; none if it is not attached.
+    #[must_use]
+    pub fn uses(&self, id: AttachmentId) -> Option<(u32, u32)> {
+        let attachment = self.attached.get(&id)?;
+        Some((attachment.mapped, attachment.pinned))
+    }
+
     /// Which attachments set each bound of what is wanted.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use crate::device::DeviceCore;
 use crate::reservation::{Held, Lockable, Taken};
 use crate::resource::{Home, Manager};
 use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
 
 use super::suspend::as_bo;
 use super::validate::satisfies;
@@ -63,6 +64,8 @@ struct Sums {
     slots: u64,
     /// Objects' pages that the device finds.
     mapped: u64,
+    /// Objects that are lent to other devices.
+    lent: u64,
     generations: BTreeMap<(usize, u64), u64>,
 }
 
@@ -134,6 +137,14 @@ impl DeviceCore {
             return Err(format!(
                 "I-50: the device finds the pages of {} objects, and {live} are mapped for it",
                 sums.mapped
+            )
+            .into());
+        }
+        let exports = self.exports.load(Ordering::Relaxed);
+        if sums.lent > exports {
+            return Err(format!(
+                "I-54: {} objects are exported, and {exports} exports are counted",
+                sums.lent
             )
             .into());
         }
@@ -262,6 +273,10 @@ impl BoCore {
             ));
         }
         self.check_views(state)?;
+        if let Some(lender) = state.lender() {
+            lender.check(state)?;
+            sums.lent += 1;
+        }
         let populated = state.tt.as_ref().is_some_and(|tt| !tt.is_empty());
         if populated && !manager.uses_frames() {
             return Err(format!(

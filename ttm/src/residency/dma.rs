@@ -165,7 +165,7 @@ impl BoCore {
         idle
     }
 
-    fn look_later(&self) {
+    pub(super) fn look_later(&self) {
         self.device.moving.push(self.me.clone());
         self.device.clock.unpark(&self.device.bell);
     }

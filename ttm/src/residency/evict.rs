@@ -102,10 +102,11 @@ impl Victim for BoCore {
             let mut state = self.state(held);
             // What went wrong is found again by whoever uses the object next.
             let _ = self.settle(held, &mut state);
-            match self.is_found_in_passing(&state) {
+            let done = match self.is_found_in_passing(&state) {
                 true => self.unmap_if_idle(held, &mut state),
                 false => state.moving.is_none(),
-            }
+            };
+            done && !state.tt.as_ref().is_some_and(|tt| tt.has_ended_leases())
         })
         .unwrap_or(false)
     }

@@ -136,9 +136,11 @@ impl BoCore {
             false => Ok(()),
         };
         if let Err(error) = ready.and_then(|()| self.make_ready_in_place(held, state, &decided)) {
-            if to_frames {
+            if to_frames && state.has_frames() {
                 self.set_pages_mode(state, mode_before);
                 self.unmap_pages(held, state);
+            } else if to_frames {
+                self.undo(&mut state.tt);
             }
             if disturbs {
                 self.follow_views(state);
@@ -358,7 +360,7 @@ impl BoCore {
     }
 
     /// The same for an object that views may show.
-    fn fill_under_views(
+    pub(super) fn fill_under_views(
         &self,
         state: &BoState,
         src: &Side,

@@ -6,6 +6,7 @@ use placement::{CacheMode, PlaceFlags, Request};
 
 use crate::bo::{BoCore, BoState};
 use crate::error::{Error, Result};
+use crate::pages::Zone;
 use crate::reservation::Held;
 use crate::resource::{Ask, Home, Order, Resource, TakeRefused, Victim};
 use crate::sync::Weak;
@@ -34,6 +35,10 @@ impl BoCore {
         ask: &Ask<'_>,
     ) -> Result<()> {
         let before = state.mode;
+        if !state.has_frames() {
+            // Its mode now is that of device memory.
+            state.tt.get_or_insert_with(|| self.new_tt(mode));
+        }
         let no_frame = state.tt.as_ref().is_none_or(|tt| tt.resident().is_zero());
         if before == mode || !no_frame || !state.has_frames() {
             return self.populate(state, ask);
@@ -110,8 +115,15 @@ impl BoCore {
         let since = device.clock.now();
         let fault = |site| device.fails(site);
         let supply = Supply {
-            stash: ask.stash.then_some(&device.stash),
+            stash: (ask.stash && !self.is_low()).then_some(&device.stash),
             ..device.supply(&fault)
+        };
+        let supply = match self.is_low() {
+            true => Supply {
+                zone: Zone::Dma32,
+                ..supply
+            },
+            false => supply,
         };
         let swapped = tt.swapped();
         let result = loop {

@@ -14,6 +14,7 @@ impl BoCore {
     /// # Errors
     /// [`Error::ContentLost`] if the copy failed and the old place is gone too.
     pub(super) fn settle(&self, held: &Held<'_>, state: &mut BoState) -> Result<()> {
+        self.take_back(held, state);
         let lost = state.losses != self.device.losses() && !state.has_frames();
         let Some(moving) = &state.moving else {
             if lost && state.content == Content::Kept {
@@ -81,6 +82,10 @@ impl BoCore {
         moving: Moving,
         error: FenceError,
     ) -> Result<()> {
+        // Who was lent the pages of the new place has lost them.
+        for view in state.live_views() {
+            let _ = view.revoke();
+        }
         if moving.fresh {
             // There was nothing to copy, so nothing is lost with either place.
             state.moving = Some(Box::new(moving));

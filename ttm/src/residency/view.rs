@@ -134,6 +134,9 @@ impl BoCore {
         for view in views {
             showed |= view.revoke()?;
         }
+        if state.tt.as_ref().is_some_and(|tt| tt.has_ended_leases()) {
+            self.look_later();
+        }
         if showed && state.has_frames() {
             for (_, span) in state.tt.iter().flat_map(|tt| tt.frames()) {
                 self.device.pool.hide(span, state.mode);

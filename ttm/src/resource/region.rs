@@ -3,6 +3,7 @@
 use placement::{CacheMode, PageCount, PageRange};
 
 use crate::cache::Modes;
+use crate::dma::DmaAddr;
 use crate::error::Result;
 use crate::pages::{FileRange, Mapped};
 
@@ -34,4 +35,11 @@ pub trait Region: Send + Sync {
     /// Those of [`Region::map`], and [`Error::Unsupported`](crate::Error::Unsupported) if they are
     /// in no file.
     fn file(&self, pages: PageRange, mode: CacheMode) -> Result<FileRange>;
+
+    /// Where pages lie on the bus, one after the other, for other devices that reach them there; none
+    /// if nobody does.
+    fn bus(&self, pages: PageRange) -> Option<DmaAddr> {
+        let _ = pages;
+        None
+    }
 }

@@ -1,5 +1,7 @@
 //! What each error says: what is so, and what to do next.
 
+mod sharing;
+
 use core::fmt;
 
 use super::DmaError;
@@ -213,6 +215,17 @@ impl fmt::Display for DmaError {
                 f,
                 "{devices} devices have the buffer mapped; detach them first"
             ),
+            Self::Released
+            | Self::Vetoed { .. }
+            | Self::AttachIncompatible { .. }
+            | Self::NeedsMigration { .. }
+            | Self::PeerNotReachable { .. }
+            | Self::Revoked { .. }
+            | Self::NotLent
+            | Self::AlreadyLent
+            | Self::NotDynamic
+            | Self::NotRevocable { .. }
+            | Self::TooManyPins { .. } => sharing::describe(self, f),
         }
     }
 }
