@@ -406,6 +406,47 @@ fn f_10_a_lost_device_keeps_what_is_in_system_memory() {
     world.assert_empty();
 }
 
+/// What a job wrote behind the copy went with the device: the old pages are not passed off for it.
+#[test]
+fn f_10_what_was_written_since_the_copy_is_lost_and_said_to_be() {
+    for writes in [false, true] {
+        let world = world();
+        let bo = world.create_in(SIZE, &system());
+        world.write_image(&bo, 1, 1).unwrap();
+        let usage = if writes { Usage::Write } else { Usage::Read };
+        let locked = world
+            .device
+            .exec(OpContext::new(), |t| {
+                let held = t.lock(&bo)?;
+                held.validate(&vram())?;
+                held.reserve_fences(1)?;
+                Ok((held.side()?, held.fences(Usage::Write)))
+            })
+            .unwrap();
+        let (side, after) = locked.value().clone();
+        let queue = world.gpu.queue(0);
+        let fence = match writes {
+            true => queue.fill(&side, 7, after).unwrap(),
+            false => queue.checksum(&side, after).unwrap().0,
+        };
+        locked.fence(&bo, &fence, usage).unwrap();
+        drop(locked);
+        // Both are done, and the manager has not looked.
+        let clock = world.clock.as_ref().expect("virtual");
+        clock.sleep(1_000_000_000);
+        assert!(fence.is_signalled());
+        world.gpu.lose();
+        world.device.set_lost();
+        match world.with(&bo, |r| read_all(r, SIZE)) {
+            Ok(_) if !writes => world.assert_image(&bo, 1, 1),
+            Err(Error::ContentLost) if writes => {}
+            other => panic!("writes {writes}: {:?}", other.map(|bytes| bytes.len())),
+        }
+        drop(bo);
+        world.assert_empty();
+    }
+}
+
 /// F-11: the device comes back with empty memory. A new device of the manager works on it; what
 /// was only in the old memory stays lost, and what was in system memory is still there.
 #[test]

@@ -6,7 +6,7 @@ use placement::{CacheMode, MemType, PageCount, PageRange, PlaceFlags, Placement}
 
 use crate::device::DeviceCore;
 use crate::driver::{Advice, BoFacts, BoKind};
-use crate::fence::Fence;
+use crate::fence::{Fence, Usage};
 use crate::reservation::{Borrowed, Held, Lockable, LockedBy, Member, Reservation};
 use crate::resource::{Bulk, Group, Home, Manager, Resource, UNNEEDED, level_of};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -100,6 +100,8 @@ pub(crate) struct Moving {
     pub(crate) mode: CacheMode,
     /// There was nothing to copy: should it fail, the object is fresh and nowhere again.
     pub(crate) fresh: bool,
+    /// Work that may write was queued behind it: from its end on the old place is out of date.
+    pub(crate) written: bool,
 }
 
 /// Space that waits for the fence of the move away from it.
@@ -335,8 +337,13 @@ impl Member for BoCore {
 }
 
 impl BoState {
-    /// A device may have written to it from now on.
-    pub(crate) fn touched(&mut self) {
+    /// A device uses it from now on, and may write to it.
+    pub(crate) fn touched(&mut self, usage: Usage) {
+        if usage != Usage::Read
+            && let Some(moving) = &mut self.moving
+        {
+            moving.written = true;
+        }
         if self.resource.is_some() && self.content == Content::Fresh {
             self.content = Content::Kept;
         }

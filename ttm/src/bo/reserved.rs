@@ -97,7 +97,7 @@ impl<'t, D: Driver> Reserved<'t, D> {
 
     pub(crate) fn add_fence(&self, fence: Fence, usage: Usage) {
         self.held().fences().add(fence, usage);
-        self.bo.state(&self.held()).touched();
+        self.bo.state(&self.held()).touched(usage);
     }
 
     /// Keeps the object where it is until [`Reserved::unpin`]; nests. See also [`Pin`].

@@ -424,6 +424,7 @@ impl BoCore {
                 old_tt,
                 mode: mode_before,
                 fresh: !facts.has_content,
+                written: false,
             }));
             self.device.moving.push(self.me.clone());
         }

@@ -25,6 +25,16 @@ impl BoCore {
             return Ok(());
         };
         let status = match moving.fence.status() {
+            // It had arrived, and what came later went with the memory.
+            Status::Done if lost && moving.written => {
+                let moving = state.moving.take().expect("seen above");
+                if let Some(mut tt) = moving.old_tt {
+                    tt.unpopulate(&self.device.supply(&|_| false));
+                }
+                let _ = self.revoke_views(state);
+                state.content = Content::Lost;
+                return Ok(());
+            }
             // It had arrived where it is no more.
             Status::Done if lost => Status::Failed(FenceError::DeviceLost),
             status => status,
