@@ -363,6 +363,8 @@ fn every_platform_is_served_and_ignoring_its_probe_shows() {
         let out = json(&args);
         assert_eq!(out["wrong_words"], 0, "{name}");
         assert_eq!(out["platform"]["name"], name);
+        let count = |of: &str| out["platform"][of].as_u64().unwrap();
+        assert!(count("mapped") > 0 && count("live_mappings") <= count("mapped"));
         let ignored = simulate(&[&args[..], &["--unsafe-ignore-probe"]].concat());
         let text = stderr(&ignored);
         if harmless.contains(&name) {

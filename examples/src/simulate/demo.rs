@@ -28,6 +28,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use placement::{MemType, PAGE_SIZE, PageCount, Range};
 use ttm::clock::{Clock, Service};
 use ttm::device::Device;
+use ttm::dma::{DmaDevice, Mapper};
 use ttm::driver::EngineId;
 use ttm::pages::Reclaimer;
 use ttm::resource::Group;
@@ -146,6 +147,8 @@ struct Rig {
     swap: Arc<FileBackup>,
     reach: Reach,
     platform: Option<Chosen>,
+    /// What maps system pages for the card, in a platform.
+    card: Option<Arc<DmaDevice>>,
     observer: Option<Arc<Observer>>,
 }
 
@@ -293,8 +296,10 @@ impl Rig {
                 }),
             });
         }
-        if let Some(chosen) = &platform {
-            builder = builder.mapper(chosen.mapper(&gpu)?);
+        let card = platform.as_ref().map(|chosen| chosen.mapper(&gpu));
+        let card = card.transpose()?;
+        if let Some(card) = &card {
+            builder = builder.mapper(Arc::clone(card) as Arc<dyn Mapper>);
         }
         if let Some(verdict) = platform.as_ref().and_then(Chosen::told) {
             builder = builder.reaches(verdict);
@@ -309,6 +314,7 @@ impl Rig {
             stats,
             swap,
             platform,
+            card,
             observer,
         })
     }
@@ -430,9 +436,11 @@ fn take_down(rig: &Rig) -> Result<(), Failure> {
     let used = device
         .manager(MemType::VRAM)
         .map_or(0, |m| m.usage().used.get());
-    if (frames, slots, used) != (0, 0, 0) {
+    let mapped = rig.card.as_ref().map_or(0, |card| card.live());
+    if (frames, slots, used, mapped) != (0, 0, 0, 0) {
         return Err(wrong(format!(
-            "left behind: {frames} system pages, {slots} pages in the backup, {used} of the card"
+            "left behind: {frames} system pages, {slots} pages in the backup, {used} of the card, \
+             {mapped} mappings"
         )));
     }
     Ok(())

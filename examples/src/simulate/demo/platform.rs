@@ -3,11 +3,12 @@
 use anyhow::{Context, Result, bail};
 use backends::sim::{Gpu, GpuConfig, Platform};
 use serde::Serialize;
-use ttm::dma::{Choice, Mapper, Mask, Need, Verdict, choose};
+use ttm::dma::{Choice, DmaDevice, Mapper, Mask, Need, Verdict, choose};
 use ttm::pages::PageSource;
 use ttm::sync::Arc;
 
 use crate::args::{DemoArgs, Outputs};
+use cli::table::thousands;
 
 /// A platform, and what follows from it for system pages.
 pub(super) struct Chosen {
@@ -43,7 +44,7 @@ impl Chosen {
 
     /// By whom system pages are mapped for the card: as the verdict says, or as if it reached
     /// everything.
-    pub(super) fn mapper(&self, gpu: &Gpu) -> Result<Arc<dyn Mapper>> {
+    pub(super) fn mapper(&self, gpu: &Gpu) -> Result<Arc<DmaDevice>> {
         let verdict = match self.ignored {
             false => self.verdict.clone(),
             true => Verdict {
@@ -70,8 +71,11 @@ impl Chosen {
         Ok(memory.as_if_coherent())
     }
 
-    pub(super) fn seen(&self) -> Seen {
+    pub(super) fn seen(&self, card: Option<&DmaDevice>) -> Seen {
+        let stats = card.map(DmaDevice::stats).unwrap_or_default();
         Seen {
+            mapped: stats.mapped,
+            live_mappings: card.map_or(0, Mapper::live),
             name: self.platform.name(),
             code: self.choice.code.to_string(),
             choice: self.choice.decision.name(),
@@ -96,6 +100,10 @@ pub(super) struct Seen {
     choice: &'static str,
     reason: String,
     ignored: bool,
+    /// How often an object's pages were mapped for the card.
+    mapped: u64,
+    /// Those that are at the end.
+    live_mappings: u64,
 }
 
 impl Seen {
@@ -105,6 +113,8 @@ impl Seen {
             code,
             choice,
             reason,
+            mapped,
+            live_mappings,
             ..
         } = self;
         let done = match self.ignored {
@@ -112,7 +122,9 @@ impl Seen {
             false => "",
         };
         outputs.say(&format!(
-            "platform {name}: {done}{choice} ({code}): {reason}\n"
+            "platform {name}: {done}{choice} ({code}): {reason}\n\
+             system pages were mapped for the card {} times, {live_mappings} objects still are\n",
+            thousands(*mapped)
         ))
     }
 }

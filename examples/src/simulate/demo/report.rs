@@ -11,7 +11,7 @@ use ttm::device::Device;
 
 use super::client::Done;
 use super::pages::{Caches, Pool, Swap};
-use super::platform::{self, Chosen};
+use super::platform;
 use super::windows::Seen;
 use super::{Rig, Shared};
 use crate::args::{DemoArgs, Outputs};
@@ -107,7 +107,7 @@ impl Report {
             pool: Pool::of(&rig.device),
             swap: Swap::of(&rig.swap),
             windows: rig.reach.seen(),
-            platform: rig.platform.as_ref().map(Chosen::seen),
+            platform: rig.platform.as_ref().map(|p| p.seen(rig.card.as_deref())),
             caches: Caches::of(&rig.gpu),
             failures: shared.failures.lock().clone(),
         }
