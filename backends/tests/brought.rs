@@ -10,10 +10,12 @@ use placement::{CacheMode, Place, Placement};
 use ttm::bo::BoInfo;
 use ttm::context::OpContext;
 use ttm::device::Device;
+use ttm::dma::{Constraints, Direction, Mask, Path, Verdict};
 use ttm::driver::Advice;
 use ttm::error::Error;
 use ttm::fence::Usage;
 use ttm::pages::{PageSource, Want};
+use ttm::share::{AttachInfo, ExportInfo};
 use ttm::sync::Arc;
 
 use support::{Found, PAGE, Setup, World, pages, system, tt, vram};
@@ -110,6 +112,54 @@ fn what_was_brought_stays_where_and_as_it_is() {
     assert_eq!(frames, (span.first..span.first + 4).collect::<Vec<_>>());
     world.device.check().unwrap();
     drop((others, bo));
+    world.assert_empty();
+}
+
+/// A device that reaches less is refused, rather than given a copy that is its user's no more.
+#[test]
+fn what_was_brought_is_lent_as_it_is_or_not_at_all() {
+    let setup = Setup {
+        found: Found::Translated,
+        ..Setup::default()
+    };
+    let low = backends::sim::SimMemory::new(pages(1 << 20)).dma32(pages(4096));
+    let config = backends::sim::GpuConfig {
+        memory: low,
+        ..setup.config()
+    };
+    let clock = backends::sim::VirtualClock::new();
+    let time = backends::sim::SimClock::Virtual(Arc::clone(&clock));
+    let gpu = backends::sim::Gpu::new(config, time).unwrap();
+    let world = setup.on(gpu.clone(), Some(clock), SimDriver::new());
+    let mine = gpu.memory().unwrap().bring(&Want::new(pages(4))).unwrap();
+    let span = mine.span();
+    let bo = world.device.bring(BoInfo::new(1), mine, ()).unwrap();
+    let shared = world.device.export(&bo, ExportInfo::new()).unwrap();
+    let camera = gpu.beside(Setup::default().config()).unwrap();
+    for (limit, fits) in [(Mask::ALL, true), (Mask::bits(32), false)] {
+        let verdict = Verdict {
+            mask: limit,
+            ..Verdict::for_tests(Path::Direct)
+        };
+        let mapper = camera.mapper(verdict).unwrap();
+        let reach = Constraints {
+            limit,
+            ..Constraints::ANY
+        };
+        let info = AttachInfo::new("camera").constraints(reach).dynamic();
+        let attached = shared.attach(OpContext::new(), mapper, info.migrating());
+        let attached = attached.unwrap();
+        let mapped = shared.exec(OpContext::new(), |bo| attached.map(bo, Direction::Both));
+        match mapped {
+            Ok(locked) if fits => {
+                assert_eq!(locked.value().cpu_segments().unwrap()[0].span, span);
+            }
+            Err(Error::Unsupported(why)) if !fits => assert!(why.contains("brought"), "{why}"),
+            other => panic!("{limit}: {:?}", other.map(drop)),
+        }
+    }
+    world.device.check().unwrap();
+    drop((shared, bo));
     world.assert_empty();
 }
 

@@ -197,7 +197,8 @@ impl BoCore {
     /// Has the object's frames in the zone DMA32: those that it has move there, by the CPU.
     ///
     /// # Errors
-    /// [`Error::Pinned`], and those of populating, copying and waiting. The object is where it was.
+    /// [`Error::Pinned`], [`Error::Unsupported`] for memory that a user brought, and those of
+    /// populating, copying and waiting. The object is where it was.
     pub(crate) fn come_low(
         &self,
         held: &Held<'_>,
@@ -211,6 +212,12 @@ impl BoCore {
         if !has_pages {
             self.set_low(true);
             return Ok(());
+        }
+        if state.is_brought() {
+            return Err(Error::Unsupported(
+                "memory that a user brought stays in its frames, which lie too high for the device; \
+                 bring memory that it reaches, or copy it to an object of the device's own",
+            ));
         }
         if state.pins > 0 {
             return Err(Error::Pinned);
