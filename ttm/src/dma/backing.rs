@@ -13,6 +13,7 @@ use core::fmt;
 use core::ops::Range;
 
 use super::DmaError;
+use super::words::in_buffer;
 use crate::cache::Maintenance;
 use crate::pages::{FrameSpan, PageSource, Zone};
 use crate::sync::Arc;
@@ -134,16 +135,7 @@ impl Backing {
 
     /// Whether there are such bytes.
     pub(super) fn check(&self, offset: u64, len: u64) -> Result<(), DmaError> {
-        let buffer = self.bytes();
-        match offset.checked_add(len) {
-            Some(end) if end <= buffer => Ok(()),
-            Some(_) => Err(DmaError::RangeOutOfBuffer {
-                offset,
-                len,
-                buffer,
-            }),
-            None => Err(DmaError::AddressOverflow),
-        }
+        in_buffer(offset, len, self.bytes())
     }
 
     pub(super) const fn memory(&self) -> &Arc<dyn OwnedMemory> {

@@ -24,6 +24,7 @@ use core::fmt;
 use placement::CacheMode;
 
 use self::allocated::Allocated;
+use super::words::in_buffer;
 use super::{AllocAttrs, DmaDevice, DmaError, MappedList, OwnedMemory};
 use crate::cache::Maintenance;
 use crate::fence::Fence;
@@ -160,16 +161,7 @@ impl CoherentBuf {
     }
 
     fn check(&self, offset: u64, len: u64) -> Result<(), DmaError> {
-        let buffer = self.bytes();
-        match offset.checked_add(len) {
-            Some(end) if end <= buffer => Ok(()),
-            Some(_) => Err(DmaError::RangeOutOfBuffer {
-                offset,
-                len,
-                buffer,
-            }),
-            None => Err(DmaError::AddressOverflow),
-        }
+        in_buffer(offset, len, self.bytes())
     }
 
     /// The mapping with the word of `len` bytes there.

@@ -19,7 +19,7 @@ mod tests;
 
 use placement::{PAGE_SIZE, PageCount, PageRange};
 
-use super::words::last_byte;
+use super::words::{in_mapping, last_byte};
 use super::{DmaAddr, DmaError, SegmentParms};
 use crate::pages::FrameSpan;
 use crate::sync::Arc;
@@ -377,16 +377,7 @@ fn check_bytes(bytes: FrameBytes<'_>) -> Result<(), DmaError> {
         let sum = pages.checked_add(span.pages);
         pages = sum.ok_or(DmaError::AddressOverflow)?;
     }
-    let mapped = pages.bytes();
-    match offset.checked_add(len) {
-        Some(end) if end <= mapped => Ok(()),
-        Some(_) => Err(DmaError::RangeOutOfMapping {
-            offset,
-            len,
-            mapped,
-        }),
-        None => Err(DmaError::AddressOverflow),
-    }
+    in_mapping(offset, len, pages.bytes())
 }
 
 /// The segment of those bytes of a file.

@@ -159,3 +159,34 @@ pub(super) fn power_of_two(asked: u64) -> Result<u64, DmaError> {
         }),
     }
 }
+
+/// Whether a mapping of `mapped` bytes has those.
+///
+/// # Errors
+/// [`DmaError::RangeOutOfMapping`], [`DmaError::AddressOverflow`].
+pub(super) fn in_mapping(offset: u64, len: u64, mapped: u64) -> Result<(), DmaError> {
+    match offset.checked_add(len) {
+        Some(end) if end <= mapped => Ok(()),
+        Some(_) => Err(DmaError::RangeOutOfMapping {
+            offset,
+            len,
+            mapped,
+        }),
+        None => Err(DmaError::AddressOverflow),
+    }
+}
+
+/// Whether a buffer of `buffer` bytes has those.
+///
+/// # Errors
+/// [`DmaError::RangeOutOfBuffer`], [`DmaError::AddressOverflow`].
+pub(super) fn in_buffer(offset: u64, len: u64, buffer: u64) -> Result<(), DmaError> {
+    in_mapping(offset, len, buffer).map_err(|error| match error {
+        DmaError::RangeOutOfMapping { offset, len, .. } => DmaError::RangeOutOfBuffer {
+            offset,
+            len,
+            buffer,
+        },
+        error => error,
+    })
+}

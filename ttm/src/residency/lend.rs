@@ -173,14 +173,7 @@ impl BoCore {
             None => Place::new(mem_type),
         };
         let placement = Placement::of(place(MemType::TT)).with(place(MemType::SYSTEM));
-        for forced in [false, true] {
-            if let Some(taken) = self.find_space(state, &placement, forced, ask)? {
-                self.migrate(held, state, taken, ask, Reason::Validate)?;
-                state.note(&placement);
-                return self.wait_for_move(held, state, ask);
-            }
-        }
-        Err(self.refusal(placement.places()))
+        self.come_to(held, state, &placement, Reason::Validate, ask)
     }
 
     /// Whether frames that it gets are from the zone DMA32.

@@ -284,10 +284,25 @@ impl BoCore {
         if placement.is_empty() {
             placement = self.near_the_cpu(state);
         }
+        self.come_to(held, state, &placement, Reason::CpuAccess, ask)
+    }
+
+    /// Moves the object to one of `placement`'s places, and waits until it is there.
+    ///
+    /// # Errors
+    /// Those of validate.
+    pub(super) fn come_to(
+        &self,
+        held: &Held<'_>,
+        state: &mut BoState,
+        placement: &Placement,
+        why: Reason,
+        ask: &Ask<'_>,
+    ) -> Result<()> {
         for forced in [false, true] {
-            if let Some(taken) = self.find_space(state, &placement, forced, ask)? {
-                self.migrate(held, state, taken, ask, Reason::CpuAccess)?;
-                state.note(&placement);
+            if let Some(taken) = self.find_space(state, placement, forced, ask)? {
+                self.migrate(held, state, taken, ask, why)?;
+                state.note(placement);
                 return self.wait_for_move(held, state, ask);
             }
         }

@@ -9,6 +9,7 @@ use super::map::{Plan, plan};
 use crate::cache::Maintenance;
 use crate::dma::bounce::Held;
 use crate::dma::device::Reached;
+use crate::dma::words::in_mapping;
 use crate::dma::{DmaDevice, DmaError, DmaMapping, Need, OwnedMemory, Share, choose};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
@@ -82,16 +83,7 @@ impl Hold {
     /// # Errors
     /// [`DmaError::RangeOutOfMapping`], [`DmaError::AddressOverflow`].
     pub(in crate::dma) fn check(&self, offset: u64, len: u64) -> Result<(), DmaError> {
-        let mapped = self.len;
-        match offset.checked_add(len) {
-            Some(end) if end <= mapped => Ok(()),
-            Some(_) => Err(DmaError::RangeOutOfMapping {
-                offset,
-                len,
-                mapped,
-            }),
-            None => Err(DmaError::AddressOverflow),
-        }
+        in_mapping(offset, len, self.len)
     }
 
     /// Shows the device what the CPU wrote to bytes of the mapping.

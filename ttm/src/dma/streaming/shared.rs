@@ -19,6 +19,7 @@ use super::inner::abandon;
 use super::map::Ask;
 use super::{DeviceOwnedProof, Owner};
 use crate::dma::quarantine::Fences;
+use crate::dma::words::in_mapping;
 use crate::dma::{Backing, Direction, DmaDevice, DmaError, MapAttrs, MappedList, Share};
 use crate::fence::Fence;
 use crate::sync::{Arc, Mutex};
@@ -358,16 +359,8 @@ pub struct SharedAccess<'s> {
 impl SharedAccess<'_> {
     fn place(&self, offset: u64, len: u64) -> Result<u64, DmaError> {
         let Range { start, end } = self.shared.range;
-        let mapped = end - start;
-        match offset.checked_add(len) {
-            Some(end) if end <= mapped => Ok(start + offset),
-            Some(_) => Err(DmaError::RangeOutOfMapping {
-                offset,
-                len,
-                mapped,
-            }),
-            None => Err(DmaError::AddressOverflow),
-        }
+        in_mapping(offset, len, end - start)?;
+        Ok(start + offset)
     }
 
     /// Copies bytes out, `at` bytes into the range.

@@ -7,6 +7,7 @@ use core::ops::Range;
 use super::inner::Inner;
 use super::{Dir, Writable};
 use crate::dma::DmaError;
+use crate::dma::words::in_mapping;
 
 /// Bytes that the CPU owns until this drops.
 ///
@@ -33,16 +34,8 @@ impl<'m, D: Dir> CpuWindow<'m, D> {
     }
 
     fn place(&self, offset: u64, len: u64) -> Result<u64, DmaError> {
-        let mapped = self.bytes();
-        match offset.checked_add(len) {
-            Some(end) if end <= mapped => Ok(self.bytes.start + offset),
-            Some(_) => Err(DmaError::RangeOutOfMapping {
-                offset,
-                len,
-                mapped,
-            }),
-            None => Err(DmaError::AddressOverflow),
-        }
+        in_mapping(offset, len, self.bytes())?;
+        Ok(self.bytes.start + offset)
     }
 
     /// Copies bytes out, `at` bytes into the window.
