@@ -17,6 +17,7 @@ use ttm::driver::Side;
 use ttm::fence::{Fence, Status, Usage};
 use ttm::pages::{Dirty, FrameRun, PageSource, Want};
 use ttm::sync::Arc;
+use ttm::trace::Event;
 
 use support::{Found, PAGE, Setup, World, pages, tt};
 
@@ -366,8 +367,12 @@ fn an_object_is_found_by_its_device_while_it_is_in_tt() {
     let shown = || (card.live(), io.shown().get());
     let bo = world.create_in(3 * PAGE, &support::system());
     assert_eq!(shown(), (0, 0));
+    world.log.take();
     world.validate(&bo, &tt()).unwrap();
     assert_eq!(shown(), (1, 3));
+    let told = world.log.take();
+    let mapped = |event: &&Event| matches!(event, Event::Mapped { bytes, lent: false, .. } if *bytes == 3 * PAGE);
+    assert_eq!(told.iter().filter(mapped).count(), 1, "{told:?}");
     // The engine that takes it to device memory needs it until it is done.
     world.validate(&bo, &support::vram()).unwrap();
     world.settle(&bo);

@@ -10,12 +10,14 @@ use placement::{MemType, PageRange};
 
 use crate::bo::{BoCore, BoState};
 use crate::device::DeviceCore;
+use crate::dma::MappedList;
 use crate::driver::Side;
 use crate::error::{Error, Result};
 use crate::fault::Site;
 use crate::fence::Usage;
 use crate::reservation::Held;
 use crate::resource::Ask;
+use crate::trace::Event;
 use crate::tt::Tt;
 
 use super::hunt::Hunt;
@@ -42,12 +44,28 @@ impl DeviceCore {
             Error::Backend("mapping for the device was made to fail".into())
         })?;
         loop {
+            let before = self.is_found(tt);
             match tt.map_for(mapper) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    if let Some(list) = tt.list_for(mapper).filter(|_| !before) {
+                        self.tell_mapped(object, list, false);
+                    }
+                    return Ok(());
+                }
                 Err(error) if error.is_retryable() && self.unmap_others(object, ask)? => {}
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Notes that pages were mapped.
+    pub(super) fn tell_mapped(&self, object: u64, list: &MappedList, lent: bool) {
+        self.emit_to_sink(|| Event::Mapped {
+            object,
+            bytes: list.bytes(),
+            segments: list.dma_segments().len() as u64,
+            lent,
+        });
     }
 
     /// The device finds these pages no more, which it does not use.

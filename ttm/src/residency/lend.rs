@@ -70,6 +70,7 @@ impl BoCore {
         })?;
         let tt = state.tt.as_mut().expect("just populated");
         let list = tt.lend(mapper, direction, lease)?;
+        self.device.tell_mapped(self.id, &list, true);
         self.may_be_written(state);
         Ok(list)
     }

@@ -113,6 +113,17 @@ pub enum Event {
         /// The mode that they have.
         to: CacheMode,
     },
+    /// System pages were mapped for a device. Only a sink is told.
+    Mapped {
+        /// The object's number.
+        object: u64,
+        /// Its size.
+        bytes: u64,
+        /// How many segments the device sees.
+        segments: u64,
+        /// Whether the device is one that the object is lent to.
+        lent: bool,
+    },
     /// An access through a window waited for content, and goes on.
     Faulted {
         /// The object's number.
@@ -188,6 +199,7 @@ impl Event {
             | Self::SwappedOut { object, .. }
             | Self::SwappedIn { object, .. }
             | Self::CacheSwitched { object, .. }
+            | Self::Mapped { object, .. }
             | Self::PassedOver { object, .. }
             | Self::Refused { object, .. }
             | Self::Faulted { object, .. }
@@ -230,6 +242,18 @@ impl fmt::Display for Event {
             Self::CacheSwitched {
                 object, from, to, ..
             } => write!(f, "object {object} was {from}, is {to}"),
+            Self::Mapped {
+                object,
+                bytes,
+                segments,
+                lent,
+            } => {
+                let whom = if *lent { "another" } else { "its" };
+                write!(
+                    f,
+                    "object {object} mapped for {whom} device, {bytes} bytes in {segments} segments"
+                )
+            }
             Self::Faulted {
                 object,
                 page,
