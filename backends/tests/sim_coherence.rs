@@ -528,6 +528,7 @@ mod programs {
     }
 }
 
+/// F-26.
 #[test]
 fn random_programs_find_every_byte_on_both_sides() {
     let (mut switches, mut moved_alone) = (0, 0);

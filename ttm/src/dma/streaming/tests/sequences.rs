@@ -1,8 +1,8 @@
 //! Every legal sequence gives both sides the right bytes.
 
 use super::*;
-use crate::dma::Direction;
 use crate::dma::dice::Dice;
+use crate::dma::{BounceRequest, Direction, Mask, Unmap};
 
 /// One buffer, its right content, and what is around it in the backing.
 struct Run<'m> {
@@ -225,6 +225,54 @@ fn what_is_longer_than_a_set_of_slots_is_copied_in_pieces() {
     backing.read(len - 4, &mut end).unwrap();
     assert_eq!((end[0], &end[1..]), (bytes[len as usize - 4], &b"end"[..]));
     assert_eq!(machine.dma.stats().bounced_bytes, len - 5);
+}
+
+/// F-30, I-53: with one slot less each time, a mapping in several pieces is whole or is not there.
+#[test]
+fn a_pool_runs_out_at_each_slot_and_keeps_no_piece() {
+    let machine = Machine::new(Platform::Forced, 1);
+    let alloc = |bytes| Backing::alloc(&machine.source(), bytes, Zone::Normal).unwrap();
+    let map = |bytes| {
+        let mapped = machine
+            .dma
+            .map_streaming(alloc(bytes), 0..bytes, dir::To, &bouncing());
+        mapped.map_err(|(_, error)| error)
+    };
+    // Others' single slots.
+    let mut buffers = vec![[0; 2048]; 4096];
+    let mut buffers = buffers.iter_mut();
+    let request = BounceRequest::new(0, Direction::ToDevice).limit(Mask::ALL);
+    let mut slots = Vec::new();
+    let mut refusals = 0;
+    loop {
+        let used = machine.pool.stats().used;
+        match map(300_000) {
+            Ok(whole) => {
+                assert!(machine.pool.stats().used >= used + 300_000);
+                whole.unmap(Keep::Sync).unwrap();
+            }
+            Err(error) => {
+                assert!(error.is_retryable(), "{error}");
+                refusals += 1;
+            }
+        }
+        assert_eq!(machine.pool.stats().used, used, "a piece is left");
+        let buffer = buffers.next().expect("more than the pool has slots");
+        match machine.pool.map(buffer, &request) {
+            Ok(slot) => slots.push(slot),
+            Err(error) => {
+                assert!(error.is_retryable(), "{error}");
+                break;
+            }
+        }
+    }
+    let stats = machine.pool.stats();
+    assert_eq!(stats.used, stats.total);
+    assert!(refusals > 100, "{refusals}");
+    for slot in slots {
+        machine.pool.unmap(slot, Unmap::Sync);
+    }
+    assert_eq!(machine.pool.stats().used, 0);
 }
 
 /// I-53: exhausted at each piece of a list, nothing stays taken.
