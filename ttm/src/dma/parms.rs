@@ -136,11 +136,12 @@ impl SegmentParms {
         self.validate()?;
         let end = segments.len().checked_sub(1).ok_or(DmaError::ZeroLength)?;
         for (index, segment) in segments.iter().enumerate() {
-            self.check_one(index, segment)?;
+            let last = segment.last()?;
+            self.check_one(index, segment, last)?;
             let mask = self.min_align_mask;
             let first = segment.addr.get() & mask;
-            let last = !segment.last()? & mask;
-            if (index > 0 && first != 0) || (index < end && last != 0) {
+            let rest = !last & mask;
+            if (index > 0 && first != 0) || (index < end && rest != 0) {
                 return Err(DmaError::Misaligned { index, mask });
             }
         }
@@ -156,8 +157,7 @@ impl SegmentParms {
     }
 
     #[inline]
-    fn check_one(&self, index: usize, segment: &DmaSegment) -> Result<(), DmaError> {
-        let last = segment.last()?;
+    fn check_one(&self, index: usize, segment: &DmaSegment, last: u64) -> Result<(), DmaError> {
         if segment.len > self.max_segment {
             return Err(DmaError::SegmentTooLong {
                 index,

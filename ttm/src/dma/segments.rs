@@ -174,13 +174,17 @@ impl PageList {
     ) -> Result<MappedList, DmaError> {
         let mut dma = Vec::with_capacity(self.segments.len());
         for (index, cpu) in self.segments.iter().enumerate() {
-            let base = address(cpu.span).ok_or(DmaError::NoAddress { index })?;
+            let Some(base) = address(cpu.span) else {
+                return Err(DmaError::NoAddress { index });
+            };
             let mask = PAGE_SIZE - 1;
             if base & mask != 0 {
                 return Err(DmaError::Misaligned { index, mask });
             }
             // The offset is less than a page: it only sets low bits.
-            let addr = DmaAddr::new(base | cpu.offset).ok_or(DmaError::AddressOverflow)?;
+            let Some(addr) = DmaAddr::new(base | cpu.offset) else {
+                return Err(DmaError::AddressOverflow);
+            };
             let len = cpu.len;
             let bus = false;
             dma.push(DmaSegment { addr, len, bus });
@@ -306,6 +310,15 @@ impl MappedList {
         pages::of_device(&self.dma, page_size)
     }
 
+    /// The lowest and the highest address.
+    pub(super) fn bounds(&self) -> (u64, u64) {
+        // Checked when it was made: none is empty, or goes past the last address.
+        let each = self.dma.iter().map(|s| (s.addr.get(), s.len - 1));
+        let bounds =
+            |(low, high): (u64, u64), (first, more)| (low.min(first), high.max(first + more));
+        each.fold((u64::MAX, 0), bounds)
+    }
+
     /// How many bytes there are.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -373,9 +386,11 @@ fn check_bytes(bytes: FrameBytes<'_>) -> Result<(), DmaError> {
     }
     let mut pages = PageCount::ZERO;
     for span in spans {
-        PageRange::at(span.first, span.pages).ok_or(DmaError::AddressOverflow)?;
-        let sum = pages.checked_add(span.pages);
-        pages = sum.ok_or(DmaError::AddressOverflow)?;
+        let exists = PageRange::at(span.first, span.pages).is_some();
+        match pages.checked_add(span.pages) {
+            Some(sum) if exists => pages = sum,
+            _ => return Err(DmaError::AddressOverflow),
+        }
     }
     in_mapping(offset, len, pages.bytes())
 }

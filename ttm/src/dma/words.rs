@@ -130,8 +130,12 @@ impl fmt::LowerHex for DmaAddr {
 /// [`DmaError::ZeroLength`], [`DmaError::AddressOverflow`].
 #[inline]
 pub(super) fn last_byte(first: u64, len: u64) -> Result<u64, DmaError> {
-    let before = len.checked_sub(1).ok_or(DmaError::ZeroLength)?;
-    first.checked_add(before).ok_or(DmaError::AddressOverflow)
+    // Asked of every segment: no error is made before there is one.
+    match (len, first.checked_add(len.wrapping_sub(1))) {
+        (0, _) => Err(DmaError::ZeroLength),
+        (_, Some(last)) => Ok(last),
+        (_, None) => Err(DmaError::AddressOverflow),
+    }
 }
 
 /// What the multiples are of that a boundary, a power of two less one, does not let be crossed; of

@@ -162,13 +162,7 @@ impl DmaDevice {
         epoch: u64,
         bounced: bool,
     ) -> Result<Option<Path>, DmaError> {
-        let segments = list.dma_segments();
-        let first = segments.iter().map(|segment| segment.addr.get()).min();
-        let first = first.ok_or(DmaError::ZeroLength)?;
-        let mut last = first;
-        for segment in segments {
-            last = last.max(segment.last()?);
-        }
+        let (first, last) = list.bounds();
         let mut state = self.state.lock();
         if state.epoch != epoch {
             return Ok(None);
