@@ -222,7 +222,8 @@ impl MemfdPages {
 
     /// A mapping that its user gives away, as frames for
     /// [`Device::bring`](ttm::device::Device::bring). It is unmapped when they come back. There are
-    /// no windows of it, because it is in no file.
+    /// no windows of it, because nobody knows its file, if it has one; that such a file does not
+    /// shrink, whoever mapped it has promised.
     ///
     /// # Errors
     /// [`Error::Invalid`] if it has no whole pages.
