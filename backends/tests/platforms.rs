@@ -417,6 +417,11 @@ fn who_finds_no_addresses_has_others_leave() {
     let refused = world.validate(&large, &tt()).unwrap_err();
     assert!(refused.to_string().contains("limit"), "{refused}");
     assert_eq!(refused.class(), ttm::error::Class::Refuse);
+    assert_eq!(
+        refused.to_errno(),
+        5,
+        "EIO, as the kernel's: not to be retried"
+    );
     for (n, bo) in (1_u64..).zip(&bos) {
         let mut word = [0; 8];
         world.with(bo, |r| r.read(7 * PAGE, &mut word)).unwrap();

@@ -569,6 +569,7 @@ fn a_narrow_card_has_the_object_where_it_reaches_it() {
                 matches!(&refused, DmaError::NeedsMigration { unmap, .. } if unmap[..] == ["wide"]),
                 "{refused}"
             );
+            assert_eq!(refused.to_errno(), 16, "EBUSY");
         }
         let strict = strict().migrating();
         let attached = shared

@@ -84,6 +84,8 @@ pub enum Error {
     Dma {
         /// Whether the same may succeed once others have been unmapped.
         retry: bool,
+        /// The number that the kernel would answer with.
+        errno: i32,
         /// What stood in the way.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -246,7 +248,7 @@ impl Error {
             Self::TooBig { .. } => 7,
             Self::OverLimit { .. } => 11,
             Self::NoMappings { .. } => 12,
-            Self::Dma { retry: true, .. } => 12,
+            Self::Dma { errno, .. } => *errno,
             Self::Invalid(_) | Self::Pinned => 22,
             Self::AlreadyLocked => 114,
             Self::Reentrant => 40,
@@ -254,7 +256,7 @@ impl Error {
             Self::Purged | Self::ContentLost => 61,
             Self::DeviceLost => 19,
             Self::Stalled(_) => 35,
-            Self::Backup(_) | Self::Corrupt(_) | Self::Backend(_) | Self::Dma { .. } => 5,
+            Self::Backup(_) | Self::Corrupt(_) | Self::Backend(_) => 5,
         }
     }
 

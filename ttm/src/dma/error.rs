@@ -430,10 +430,54 @@ impl DmaError {
 
 impl core::error::Error for DmaError {}
 
+impl DmaError {
+    /// The number that the Linux kernel's DMA API would answer with, for those who know it: whether
+    /// memory is short, somebody is in the way, it cannot be done so, or the request makes no sense.
+    ///
+    /// ```
+    /// use ttm::dma::{DmaError, Mask};
+    ///
+    /// assert_eq!(DmaError::ZeroLength.to_errno(), 22);
+    /// let limit = Mask::bits(28);
+    /// assert_eq!(DmaError::IovaExhausted { len: 4096, limit }.to_errno(), 12);
+    /// ```
+    #[must_use]
+    pub fn to_errno(&self) -> i32 {
+        match self {
+            error if error.is_retryable() => 12,
+            Self::AttachIncompatible { .. }
+            | Self::NeedsMigration { .. }
+            | Self::NotRevocable { .. }
+            | Self::StillMapped { .. }
+            | Self::FencePending { .. }
+            | Self::MaskNarrowedWhileLive { .. }
+            | Self::PathChangeWhileLive { .. }
+            | Self::TooManyPins { .. } => 16,
+            Self::IovaInUse { .. } => 17,
+            Self::PeerNotReachable { .. } => 121,
+            Self::Vetoed { .. } => 1,
+            Self::NotCoherent { .. }
+            | Self::WouldBounce { .. }
+            | Self::WouldBounceShared { .. }
+            | Self::CoherentUnsupported { .. }
+            | Self::NeedsAllocation { .. }
+            | Self::NoPath { .. } => 95,
+            Self::AboveMask { .. }
+            | Self::TablesRefuse { .. }
+            | Self::Source { .. }
+            | Self::NoBouncePool
+            | Self::MaskUnsupported { .. } => 5,
+            Self::Released | Self::Revoked { .. } | Self::NotLent => 19,
+            _ => 22,
+        }
+    }
+}
+
 impl From<DmaError> for crate::error::Error {
     fn from(error: DmaError) -> Self {
         Self::Dma {
             retry: error.is_retryable(),
+            errno: error.to_errno(),
             source: Box::new(error),
         }
     }
