@@ -107,7 +107,14 @@ pub fn whole_lines(offset: u64, len: u64, line: u32) -> Result<(), DmaError> {
     let mask = power_of_two(line.into())? - 1;
     let last = last_byte(offset, len)?;
     // Both are below a line, which has 32 bits.
-    let (head, tail) = ((offset & mask) as u32, (!last & mask) as u32);
+    foreign((offset & mask) as u32, (!last & mask) as u32, line)
+}
+
+/// Whether nothing foreign is in the first and the last line, if it has so many bytes there.
+///
+/// # Errors
+/// [`DmaError::PartialCacheLine`].
+pub(super) const fn foreign(head: u32, tail: u32, line: u32) -> Result<(), DmaError> {
     match (head, tail) {
         (0, 0) => Ok(()),
         _ => Err(DmaError::PartialCacheLine { head, tail, line }),

@@ -13,8 +13,8 @@
 use core::fmt;
 
 use super::ledger::Class;
-use super::streaming::Hold;
-use super::{DmaDevice, OwnedMemory};
+use super::streaming::{Hold, chunks};
+use super::{DmaDevice, DmaError, OwnedMemory};
 use crate::cache::Maintenance;
 use crate::fence::{Fence, FenceError, Status};
 use crate::sync::atomic::Ordering;
@@ -68,6 +68,18 @@ impl Fences {
     pub(super) const fn settled(self) -> bool {
         self.pending == 0 && self.lost == 0
     }
+
+    /// The same for who goes on only then.
+    ///
+    /// # Errors
+    /// [`DmaError::FencePending`].
+    pub(super) const fn check(self) -> Result<(), DmaError> {
+        let Self { pending, lost } = self;
+        match self.settled() {
+            true => Ok(()),
+            false => Err(DmaError::FencePending { pending, lost }),
+        }
+    }
 }
 
 /// Until when something is kept.
@@ -78,6 +90,16 @@ pub(super) enum Until {
     Fences(Vec<Fence>),
     /// The pattern has been looked for.
     Checked,
+}
+
+impl Until {
+    /// What is behind these fences. Without any, nobody says when the device stops.
+    pub(super) fn behind(fences: Vec<Fence>) -> Self {
+        match fences.is_empty() {
+            true => Self::Reset,
+            false => Self::Fences(fences),
+        }
+    }
 }
 
 /// A mapping and the memory that it is of.
@@ -191,7 +213,7 @@ impl Kept {
     /// Writes the pattern where the device would.
     fn poison(&self, device: &DmaDevice) {
         let pattern = pattern();
-        self.hold.each_chunk(pattern.len(), |at, len| {
+        chunks(0..self.hold.len(), pattern.len(), |at, len| {
             self.hold.put(device, &*self.memory, at, &pattern[..len]);
         });
         self.hold.maintain(&*self.memory, Maintenance::Clean);
@@ -202,7 +224,7 @@ impl Kept {
         let pattern = pattern();
         let mut seen = [0; 512];
         let mut intact = true;
-        self.hold.each_chunk(pattern.len(), |at, len| {
+        chunks(0..self.hold.len(), pattern.len(), |at, len| {
             self.hold.get(device, &*self.memory, at, &mut seen[..len]);
             intact &= seen[..len] == pattern[..len];
         });

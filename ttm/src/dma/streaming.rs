@@ -84,7 +84,7 @@ use self::inner::Inner;
 
 pub use any::AnyStreaming;
 pub use guest::Guest;
-pub(super) use hold::Hold;
+pub(super) use hold::{Hold, chunks};
 pub use marks::{CpuOwned, DeviceOwned, Dir, Owned, Owner, Writable, dir};
 pub use proof::DeviceOwnedProof;
 pub use shared::{Access, SharedAccess, SharedId, SharedState, SharedStreaming};

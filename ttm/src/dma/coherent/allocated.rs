@@ -121,10 +121,7 @@ impl Allocated {
 
     #[track_caller]
     pub(super) fn free(&mut self) -> Result<(), DmaError> {
-        let Fences { pending, lost } = Fences::of(&self.fences);
-        if pending + lost > 0 {
-            return Err(DmaError::FencePending { pending, lost });
-        }
+        Fences::of(&self.fences).check()?;
         if let Some(hold) = self.hold.take() {
             hold.end(&self.device);
         }
@@ -220,11 +217,7 @@ impl Drop for Allocated {
         let Some(hold) = self.hold.take() else {
             return;
         };
-        let fences = core::mem::take(&mut self.fences);
-        let until = match fences.is_empty() {
-            true => Until::Reset,
-            false => Until::Fences(fences),
-        };
+        let until = Until::behind(core::mem::take(&mut self.fences));
         if let (Some(ledger), Until::Reset) = (self.device.ledger(), &until) {
             let text = "coherent memory is dropped and nobody says when the device stops".into();
             let ticket = self.device.ticket(hold.mapping());

@@ -71,9 +71,8 @@ impl<'m> Guest<'m> {
     /// [`DmaError::FencePending`], with the mapping: the device may still use it.
     #[track_caller]
     pub fn unmap(mut self) -> Result<(), (Self, DmaError)> {
-        let Fences { pending, lost } = Fences::of(&self.fences);
-        if pending + lost > 0 {
-            return Err((self, DmaError::FencePending { pending, lost }));
+        if let Err(error) = Fences::of(&self.fences).check() {
+            return Err((self, error));
         }
         if let Some(hold) = self.hold.take() {
             // The first may snoop and do nothing when the CPU has it.

@@ -103,7 +103,7 @@ impl Hold {
                 self.maintain_bytes(device, memory, bytes, Maintenance::Clean);
             }
             Way::Copied(_) if self.mapping.direction().device_reads() => {
-                chunks(bytes.clone(), |at, len| {
+                chunks(bytes.clone(), CHUNK, |at, len| {
                     let chunk = &mut [0; CHUNK][..len];
                     memory.read(self.first + at, chunk);
                     self.put(device, memory, at, chunk);
@@ -129,7 +129,7 @@ impl Hold {
             Way::InPlace { synced: true } => {
                 self.maintain_bytes(device, memory, bytes, Maintenance::Invalidate);
             }
-            Way::Copied(_) => chunks(bytes.clone(), |at, len| {
+            Way::Copied(_) => chunks(bytes.clone(), CHUNK, |at, len| {
                 let chunk = &mut [0; CHUNK][..len];
                 self.get(device, memory, at, chunk);
                 memory.write(self.first + at, chunk);
@@ -190,16 +190,6 @@ impl Hold {
         });
     }
 
-    /// Calls `f` with where each chunk of at most `most` bytes begins, and how long it is.
-    pub(in crate::dma) fn each_chunk(&self, most: usize, mut f: impl FnMut(u64, usize)) {
-        let mut at = 0;
-        while at < self.len {
-            let len = (self.len - at).min(most as u64);
-            f(at, len as usize);
-            at += len;
-        }
-    }
-
     /// Asks the table again, if there is another verdict: what has to be synced by now is.
     ///
     /// # Errors
@@ -250,11 +240,11 @@ impl Hold {
     }
 }
 
-/// Calls `f` with where each chunk begins, and how long it is.
-pub(super) fn chunks(bytes: Range<u64>, mut f: impl FnMut(u64, usize)) {
+/// Calls `f` with where each chunk of at most `most` bytes begins, and how long it is.
+pub(in crate::dma) fn chunks(bytes: Range<u64>, most: usize, mut f: impl FnMut(u64, usize)) {
     let mut at = bytes.start;
     while at < bytes.end {
-        let len = (bytes.end - at).min(CHUNK as u64);
+        let len = (bytes.end - at).min(most as u64);
         f(at, len as usize);
         at += len;
     }

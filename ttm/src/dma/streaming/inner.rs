@@ -6,6 +6,7 @@ use core::ops::Range;
 use super::hold::Hold;
 use super::map::Ask;
 use super::{DeviceOwnedProof, Keep, Owner};
+use crate::dma::cache_ops::foreign;
 use crate::dma::ledger::Class;
 use crate::dma::quarantine::{Fences, Kept, Until};
 use crate::dma::{Backing, Direction, DmaDevice, DmaError, MapAttrs, Share};
@@ -74,14 +75,7 @@ impl Inner {
 
     /// Whether the device has stopped.
     pub(super) fn may_end(&self) -> Result<(), DmaError> {
-        let fences = Fences::of(&self.fences);
-        match fences.settled() {
-            true => Ok(()),
-            false => Err(DmaError::FencePending {
-                pending: fences.pending,
-                lost: fences.lost,
-            }),
-        }
+        Fences::of(&self.fences).check()
     }
 
     pub(super) fn hand_to_cpu(&mut self) -> Result<(), DmaError> {
@@ -150,15 +144,8 @@ impl Inner {
             at if at == end => 0,
             at => (first + at).wrapping_neg() % line,
         };
-        match head | tail {
-            0 => Ok(()),
-            // Below a line, which has 32 bits.
-            _ => Err(DmaError::PartialCacheLine {
-                head: head as u32,
-                tail: tail as u32,
-                line: line as u32,
-            }),
-        }
+        // Below a line, which has 32 bits.
+        foreign(head as u32, tail as u32, line as u32)
     }
 
     pub(super) fn read(&self, at: u64, out: &mut [u8]) -> Result<(), DmaError> {
@@ -223,10 +210,7 @@ pub(super) fn abandon(device: &DmaDevice, backing: &Backing, hold: Hold, fences:
         hold,
         memory: Arc::clone(backing.memory()),
         viewed: true,
-        until: match fences.is_empty() {
-            true => Until::Reset,
-            false => Until::Fences(fences),
-        },
+        until: Until::behind(fences),
     });
 }
 

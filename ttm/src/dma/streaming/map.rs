@@ -168,7 +168,7 @@ impl DmaDevice {
                     len,
                     bus: false,
                 });
-                chunks(0..len, |at, bytes| {
+                chunks(0..len, CHUNK, |at, bytes| {
                     let bytes = &mut [0; CHUNK][..bytes];
                     backing.memory().read(from + at, bytes);
                     pool.put(&held, at, bytes);

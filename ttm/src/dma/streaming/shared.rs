@@ -241,7 +241,7 @@ impl SharedStreaming {
             let mut state = self.state.lock();
             Self::wants_devices(&state)?;
             let fences = &state.attached[&id].fences;
-            check(Fences::of(fences.iter().map(|(fence, _)| fence)))?;
+            Fences::of(fences.iter().map(|(fence, _)| fence)).check()?;
             state.attached.remove(&id).expect("just seen")
         };
         let Attached { device, hold, .. } = attached;
@@ -262,7 +262,7 @@ impl SharedStreaming {
         Self::wants_devices(state)?;
         let fences = state.attached.values().flat_map(|a| &a.fences);
         let in_the_way = fences.filter(|(_, its)| [*its, access].contains(&Access::Write));
-        check(Fences::of(in_the_way.map(|(fence, _)| fence)))?;
+        Fences::of(in_the_way.map(|(fence, _)| fence)).check()?;
         let writers = state
             .attached
             .values()
@@ -313,16 +313,6 @@ impl SharedStreaming {
             0 => Ok(self.backing.take().expect("there until it is taken out")),
             _ => Err((self, DmaError::StillMapped { devices })),
         }
-    }
-}
-
-fn check(fences: Fences) -> Result<(), DmaError> {
-    match fences.settled() {
-        true => Ok(()),
-        false => Err(DmaError::FencePending {
-            pending: fences.pending,
-            lost: fences.lost,
-        }),
     }
 }
 
