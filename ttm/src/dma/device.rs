@@ -97,6 +97,13 @@ struct State {
     has_bounced: bool,
 }
 
+impl State {
+    /// Whether the CPU has to sync what is mapped, unless more is known of it.
+    fn need_sync(&self) -> bool {
+        self.has_bounced || !self.verdict.snoops().is_yes()
+    }
+}
+
 impl DmaDevice {
     /// A device that finds frames at their own addresses: on a path that is direct, or an IOMMU's
     /// that lets addresses through. It reaches what the verdict says.
@@ -335,11 +342,7 @@ impl Mapper for DmaDevice {
     #[track_caller]
     fn map(&self, bytes: FrameBytes<'_>, direction: Direction) -> Result<DmaMapping, DmaError> {
         let list = PageList::build(&self.parms, bytes)?;
-        let about = About {
-            synced: self.device_need_sync(),
-            ..About::LIST
-        };
-        self.map_list(&list, direction, &about)
+        self.map_list(&list, direction, &About::LIST)
     }
 
     /// # Panics

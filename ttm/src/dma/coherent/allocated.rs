@@ -197,7 +197,7 @@ fn map(
         kind: Kind::Coherent,
         attrs: set.map(|(flag, _)| flag).collect(),
         memory: number_of(&memory),
-        synced: false,
+        synced: Some(false),
         epoch: Some(epoch),
     };
     let mapping = device.try_map_list(&list, Direction::Both, &about)?;

@@ -101,8 +101,7 @@ impl DmaDevice {
     /// another verdict while no copy is mapped.
     #[must_use]
     pub fn device_need_sync(&self) -> bool {
-        let state = self.state.lock();
-        state.has_bounced || !state.verdict.snoops().is_yes()
+        self.state.lock().need_sync()
     }
 
     /// Whether what is mapped needs syncs. A mapping that is not this kind of device's is taken to.

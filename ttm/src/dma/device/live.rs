@@ -48,8 +48,8 @@ pub(in crate::dma) struct About {
     pub(in crate::dma) attrs: RecordAttrs,
     /// The memory, by a number of its own.
     pub(in crate::dma) memory: u64,
-    /// Whether the CPU has to sync.
-    pub(in crate::dma) synced: bool,
+    /// Whether the CPU has to sync; without an answer, as of all that is mapped for the device.
+    pub(in crate::dma) synced: Option<bool>,
     /// Only by that decision.
     pub(in crate::dma) epoch: Option<u64>,
 }
@@ -62,9 +62,15 @@ impl About {
         // Frames are mapped for several devices and address spaces at once.
         attrs: RecordAttrs::IGNORE_LINES,
         memory: 0,
-        synced: true,
+        synced: None,
         epoch: None,
     };
+}
+
+/// What a device is like when something is mapped for it.
+struct Entered {
+    path: Path,
+    need_sync: bool,
 }
 
 /// What it takes to end a mapping.
@@ -120,8 +126,8 @@ impl DmaDevice {
         // Without the lock: lists may be long, and tables take their time.
         let (mapped, block) = self.reach.show(list, &self.parms, mask, direction)?;
         match self.enter(&mapped, about.reached, before, false) {
-            Ok(Some(path)) => Ok(Some(
-                self.made(mapped, direction, path, block, about, false),
+            Ok(Some(entered)) => Ok(Some(
+                self.made(mapped, direction, entered, block, about, false),
             )),
             refused => {
                 if let Some(block) = block {
@@ -144,8 +150,8 @@ impl DmaDevice {
         about: &About,
         epoch: u64,
     ) -> Result<Option<DmaMapping>, DmaError> {
-        let path = self.enter(&mapped, about.reached, epoch, true)?;
-        let made = path.map(|path| self.made(mapped, direction, path, None, about, true));
+        let entered = self.enter(&mapped, about.reached, epoch, true)?;
+        let made = entered.map(|it| self.made(mapped, direction, it, None, about, true));
         if let Some(mapping) = &made {
             // Relaxed: counts for people and tests.
             let bytes = mapping.list().bytes();
@@ -154,14 +160,14 @@ impl DmaDevice {
         Ok(made)
     }
 
-    /// Commits the mask to a list, and answers the path, if the decision is still that one.
+    /// Commits the mask to a list, if the decision is still that one.
     fn enter(
         &self,
         list: &MappedList,
         reached: Reached,
         epoch: u64,
         bounced: bool,
-    ) -> Result<Option<Path>, DmaError> {
+    ) -> Result<Option<Entered>, DmaError> {
         let (first, last) = list.bounds();
         let mut state = self.state.lock();
         if state.epoch != epoch {
@@ -172,7 +178,10 @@ impl DmaDevice {
             state.bounced += 1;
             state.has_bounced = true;
         }
-        Ok(Some(state.verdict.path))
+        Ok(Some(Entered {
+            path: state.verdict.path,
+            need_sync: state.need_sync(),
+        }))
     }
 
     #[track_caller]
@@ -180,7 +189,7 @@ impl DmaDevice {
         &self,
         list: MappedList,
         direction: Direction,
-        path: Path,
+        entered: Entered,
         block: Option<IovaRange>,
         about: &About,
         bounced: bool,
@@ -202,10 +211,10 @@ impl DmaDevice {
             id: Arc::clone(&self.id),
             reached: about.reached,
             bounced,
-            synced: about.synced,
+            synced: about.synced.unwrap_or(entered.need_sync),
             record,
         };
-        DmaMapping::new(list, direction, path, live)
+        DmaMapping::new(list, direction, entered.path, live)
     }
 
     fn record(

@@ -82,7 +82,7 @@ impl DmaDevice {
             let mut about = about(backing, attrs, &need, seen.epoch);
             let made = match plan {
                 Plan::InPlace { synced } => {
-                    about.synced = synced;
+                    about.synced = Some(synced);
                     let mapping = self.try_map_list(&list, direction, &about)?;
                     mapping.map(|mapping| (mapping, Way::InPlace { synced }))
                 }
@@ -232,7 +232,7 @@ fn about(backing: &Backing, attrs: &MapAttrs<'_>, need: &Need, epoch: u64) -> Ab
         kind: Kind::Single,
         attrs: set.map(|(flag, _)| flag).collect(),
         memory: backing.number(),
-        synced: true,
+        synced: Some(true),
         epoch: Some(epoch),
     }
 }
