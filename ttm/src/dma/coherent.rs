@@ -20,6 +20,7 @@ mod allocated;
 mod tests;
 
 use core::fmt;
+use core::ops::Deref;
 
 use placement::CacheMode;
 
@@ -76,7 +77,7 @@ pub struct Granted<B> {
 /// ```
 #[must_use = "what the device may use is not freed by a drop; free it"]
 pub struct CoherentBuf {
-    inner: Box<Allocated>,
+    handle: CoherentHandle,
 }
 
 /// Memory that a device sees, and the CPU has no view of: there is nothing to read or write by.
@@ -114,10 +115,8 @@ impl DmaDevice {
         asked: CacheMode,
         attrs: AllocAttrs,
     ) -> Result<Granted<CoherentBuf>, DmaError> {
-        let inner = Allocated::new(self, source, bytes, asked, attrs, true)?;
-        let got = inner.mode;
-        let inner = Box::new(inner);
-        let buf = CoherentBuf { inner };
+        let Granted { buf, asked, got } = self.grant(source, bytes, asked, attrs, true)?;
+        let buf = CoherentBuf { handle: buf };
         Ok(Granted { buf, asked, got })
     }
 
@@ -133,7 +132,19 @@ impl DmaDevice {
         asked: CacheMode,
         attrs: AllocAttrs,
     ) -> Result<Granted<CoherentHandle>, DmaError> {
-        let inner = Allocated::new(self, source, bytes, asked, attrs, false)?;
+        self.grant(source, bytes, asked, attrs, false)
+    }
+
+    #[track_caller]
+    fn grant(
+        self: &Arc<Self>,
+        source: &Arc<dyn PageSource>,
+        bytes: u64,
+        asked: CacheMode,
+        attrs: AllocAttrs,
+        viewed: bool,
+    ) -> Result<Granted<CoherentHandle>, DmaError> {
+        let inner = Allocated::new(self, source, bytes, asked, attrs, viewed)?;
         let got = inner.mode;
         let inner = Box::new(inner);
         let buf = CoherentHandle { inner };
@@ -141,25 +152,17 @@ impl DmaDevice {
     }
 }
 
+/// What is known without a view. Not to be written by, so that a handle that has none never takes its
+/// place.
+impl Deref for CoherentBuf {
+    type Target = CoherentHandle;
+
+    fn deref(&self) -> &CoherentHandle {
+        &self.handle
+    }
+}
+
 impl CoherentBuf {
-    /// Where the device finds what.
-    #[must_use]
-    pub fn dma(&self) -> &MappedList {
-        self.inner.dma()
-    }
-
-    /// How many bytes: whole pages.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.inner.frames.bytes()
-    }
-
-    /// The mode that it has.
-    #[must_use]
-    pub fn mode(&self) -> CacheMode {
-        self.inner.mode
-    }
-
     fn check(&self, offset: u64, len: u64) -> Result<(), DmaError> {
         in_buffer(offset, len, self.bytes())
     }
@@ -251,7 +254,7 @@ impl CoherentBuf {
 
     /// Says that the device uses it until `fence`.
     pub fn attach_fence(&mut self, fence: Fence) {
-        self.inner.fences.push(fence);
+        self.handle.attach_fence(fence);
     }
 
     /// Frees it: the device has stopped using it.
@@ -259,11 +262,9 @@ impl CoherentBuf {
     /// # Errors
     /// [`DmaError::FencePending`], with the buffer.
     #[track_caller]
-    pub fn free(mut self) -> Result<(), (Self, DmaError)> {
-        match self.inner.free() {
-            Ok(()) => Ok(()),
-            Err(error) => Err((self, error)),
-        }
+    pub fn free(self) -> Result<(), (Self, DmaError)> {
+        let freed = self.handle.free();
+        freed.map_err(|(handle, error)| (Self { handle }, error))
     }
 }
 
