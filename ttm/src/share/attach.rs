@@ -112,7 +112,7 @@ impl<D: Driver> Attachment<D> {
     /// How often its mapping was taken away.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.core.in_use().generation
+        self.core.lock().generation
     }
 
     /// Maps the object for the attached device, where it is now, or where that device can use it if

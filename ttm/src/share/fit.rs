@@ -5,7 +5,7 @@ use placement::CacheMode;
 use crate::bo::{BoCore, BoState};
 use crate::dma::{
     AttachOutcome, AttachRequest, AttachmentId, BusRange, Constraints, DmaAddr, DmaError, Field,
-    Migration, NoPeerPath, PeerPath, Storage, StorageKind,
+    Migration, Misfit, NoPeerPath, PeerPath, Storage, StorageKind,
 };
 use crate::error::{Error, Result};
 use crate::reservation::Held;
@@ -87,7 +87,7 @@ impl Open<'_> {
                     }
                     self.suit(&plan.to)?;
                 }
-                AttachOutcome::MigrateFirst(plan) => return Err(misfit(&plan).into()),
+                AttachOutcome::MigrateFirst(plan) => return Err(incompatible(&plan.because).into()),
             }
         }
         unreachable!("the second round answers")
@@ -107,7 +107,7 @@ impl Open<'_> {
         let wanted = lender.with(|inner| inner.solver.wanted()).map_err(empty)?;
         if self.state.has_frames() {
             let fresh = self.state.tt.as_ref().is_none_or(|tt| tt.is_empty());
-            if fresh && self.must_come_low(&wanted) {
+            if fresh && needs_low(self.bo, &wanted) {
                 self.bo.come_low(self.held, self.state, self.ask)?;
             }
             self.bo.populate_to_lend(self.state, self.ask)?;
@@ -129,26 +129,18 @@ impl Open<'_> {
                     self.leave_device_memory(borrower, &wanted)?;
                 }
                 Err(misfit) if last || self.state.pins > 0 => {
-                    return Err(DmaError::AttachIncompatible {
-                        field: misfit.field,
-                        have: Box::new(misfit.have),
-                        want: Box::new(misfit.want),
-                        held_by: Box::default(),
-                    }
-                    .into());
+                    return Err(incompatible(&misfit).into());
                 }
                 Err(_) => self.suit(&wanted)?,
             }
         }
-        let reason = reason(borrower);
-        Err(DmaError::PeerNotReachable { reason }.into())
+        Err(unreachable_by(borrower.peer).into())
     }
 
     /// Has the object come to system memory, for who does not reach it in a device's.
     fn leave_device_memory(&mut self, borrower: &Borrower, wanted: &Constraints) -> Result<()> {
         if self.state.pins > 0 {
-            let reason = reason(borrower);
-            return Err(DmaError::PeerNotReachable { reason }.into());
+            return Err(unreachable_by(borrower.peer).into());
         }
         self.come_to_frames(mode_of(wanted, CacheMode::Cached), wanted)
     }
@@ -162,12 +154,7 @@ impl Open<'_> {
         let known = self
             .bo
             .bus_ranges(self.state, &|span| lender.exporter.address(span));
-        known.is_none() && self.must_come_low(wanted) && !self.bo.lies_low() && self.state.pins == 0
-    }
-
-    /// Whether system pages have to be from the zone DMA32.
-    fn must_come_low(&self, wanted: &Constraints) -> bool {
-        needs_low(self.bo, wanted)
+        known.is_none() && needs_low(self.bo, wanted) && !self.bo.lies_low() && self.state.pins == 0
     }
 
     /// Moves the object to memory like that, as far as this crate knows how.
@@ -199,7 +186,8 @@ impl Open<'_> {
     }
 }
 
-/// Whether the limit leaves something out, and the low zone is within it.
+/// Whether system pages have to be from the zone DMA32: the limit leaves something out, and that zone
+/// is within it.
 fn needs_low(bo: &BoCore, wanted: &Constraints) -> bool {
     let limit = wanted.limit.last();
     limit != u64::MAX && bo.low_zone_last().is_some_and(|last| last <= limit)
@@ -213,11 +201,13 @@ fn mode_of(wanted: &Constraints, now: CacheMode) -> Option<CacheMode> {
     }
 }
 
-fn reason(borrower: &Borrower) -> NoPeerPath {
-    match borrower.peer {
+/// The error of device memory that is not reached by that path.
+fn unreachable_by(peer: Option<PeerPath>) -> DmaError {
+    let reason = match peer {
         Some(PeerPath::NotSupported { reason }) => reason,
         _ => NoPeerPath::NoProvider,
-    }
+    };
+    DmaError::PeerNotReachable { reason }
 }
 
 fn needs_migration(lender: &Lender, plan: &Migration) -> DmaError {
@@ -229,11 +219,11 @@ fn needs_migration(lender: &Lender, plan: &Migration) -> DmaError {
     }
 }
 
-fn misfit(plan: &Migration) -> DmaError {
+fn incompatible(misfit: &Misfit) -> DmaError {
     DmaError::AttachIncompatible {
-        field: plan.because.field,
-        have: Box::new(plan.because.have),
-        want: Box::new(plan.because.want),
+        field: misfit.field,
+        have: Box::new(misfit.have),
+        want: Box::new(misfit.want),
         held_by: Box::default(),
     }
 }
@@ -246,11 +236,7 @@ pub(super) fn reaching(constraints: Constraints, peer: Option<PeerPath>) -> Resu
     let framed = |kind| kind != StorageKind::DeviceMemory;
     let storage = constraints.storage.filter(framed);
     if storage.is_empty() {
-        let reason = match peer {
-            Some(PeerPath::NotSupported { reason }) => reason,
-            _ => NoPeerPath::NoProvider,
-        };
-        return Err(DmaError::PeerNotReachable { reason }.into());
+        return Err(unreachable_by(peer).into());
     }
     Ok(Constraints {
         storage,
