@@ -156,6 +156,14 @@ impl Tt {
         self.count(|p| matches!(p, Part::Frames(_)))
     }
 
+    /// Pages whose frames are charged to the device.
+    pub(crate) fn charged(&self) -> PageCount {
+        match self.brought {
+            true => PageCount::ZERO,
+            false => self.resident(),
+        }
+    }
+
     /// Pages that are in the backup.
     pub(crate) fn swapped(&self) -> PageCount {
         self.count(|p| matches!(p, Part::Slots(_)))
@@ -221,7 +229,8 @@ impl Tt {
     /// Changes the mode of the table, and of the frames that it has.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for frames that were brought, and those of [`Pool::switch`]; nothing has changed, because all frames had one mode.
+    /// [`Error::Unsupported`] for frames that were brought, and those of [`Pool::switch`]; nothing
+    /// has changed, because all frames had one mode.
     pub(crate) fn set_mode(&mut self, mode: CacheMode, supply: &Supply<'_>) -> Result<()> {
         if self.brought && mode != self.mode {
             return Err(Error::Unsupported(

@@ -103,8 +103,8 @@ impl DeviceCore {
             manager.check(held)?;
         }
         let retired = self.retired_pages.lock();
-        for (_, tt) in retired.iter().filter(|(_, tt)| !tt.is_brought()) {
-            sums.frames += tt.resident().get();
+        for (_, tt) in retired.iter() {
+            sums.frames += tt.charged().get();
             sums.slots += tt.swapped().get();
         }
         drop(retired);
@@ -249,13 +249,11 @@ impl BoCore {
                 self.device.backup.is_some(),
                 self.device.pool.offers().runs_are_free,
             )?;
-            if !tt.is_brought() {
-                sums.frames += tt.resident().get();
-            }
+            sums.frames += tt.charged().get();
             sums.slots += tt.swapped().get();
         }
-        if let Some(tt) = state.moving.as_ref().and_then(|m| m.old_tt.as_ref()) {
-            sums.frames += tt.resident().get();
+        if let Some(tt) = old {
+            sums.frames += tt.charged().get();
         }
         if manager.uses_frames() && self.device.lacks_mapping(state) {
             return Err(format!(

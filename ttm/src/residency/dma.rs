@@ -25,33 +25,31 @@ use super::migrate::{frames, pending};
 use super::settle::wait_fence;
 use super::suspend::as_bo;
 
-impl DeviceCore {
-    /// Whether the device finds what is in that memory type for as long as it is there.
-    fn finds(&self, mem_type: Option<MemType>) -> bool {
-        mem_type.is_some_and(|mem_type| mem_type != MemType::SYSTEM)
-    }
+/// Whether a device finds system pages of that memory type for as long as they are there.
+fn stays_found(mem_type: Option<MemType>) -> bool {
+    mem_type.is_some_and(|mem_type| mem_type != MemType::SYSTEM)
+}
 
+impl DeviceCore {
     /// Has the device find every page of `tt`, which has all its frames. Others leave if that is what
-    /// it takes. Without a mapper it finds them by itself.
+    /// it takes. Answers whether it did not before; without a mapper it finds them by itself.
     ///
     /// # Errors
     /// [`Error::Dma`], and those of waiting for others. Nothing has changed.
-    pub(super) fn map_tt(&self, tt: &mut Tt, object: u64, ask: &Ask<'_>) -> Result<()> {
+    pub(super) fn map_tt(&self, tt: &mut Tt, object: u64, ask: &Ask<'_>) -> Result<bool> {
         let Some(mapper) = &self.mapper else {
-            return Ok(());
+            return Ok(false);
         };
         self.probe(Site::Map, || {
             Error::Backend("mapping for the device was made to fail".into())
         })?;
         loop {
-            let before = self.is_found(tt);
             match tt.map_for(mapper) {
-                Ok(()) => {
-                    if let Some(list) = tt.list_for(mapper).filter(|_| !before) {
-                        self.tell_mapped(object, list, false);
-                    }
-                    return Ok(());
+                Ok(Some(list)) => {
+                    self.tell_mapped(object, &list, false);
+                    return Ok(true);
                 }
+                Ok(None) => return Ok(false),
                 Err(error) if error.is_retryable() && self.unmap_others(object, ask)? => {}
                 Err(error) => return Err(error.into()),
             }
@@ -94,7 +92,7 @@ impl DeviceCore {
             for manager in self.managers.iter().flatten() {
                 let mem_type = manager.mem_type();
                 let chained = ask.chain & 1 << mem_type.index() != 0;
-                if chained || !manager.uses_frames() || !self.finds(Some(mem_type)) {
+                if chained || !manager.uses_frames() || !stays_found(Some(mem_type)) {
                     continue;
                 }
                 let ask = Ask {
@@ -146,9 +144,8 @@ impl BoCore {
     /// Those of [`DeviceCore::map_tt`].
     pub(super) fn map_pages(&self, state: &mut BoState, ask: &Ask<'_>) -> Result<()> {
         let tt = state.tt.as_mut().expect("just populated");
-        let before = self.device.is_found(tt);
-        self.device.map_tt(tt, self.id, ask)?;
-        if !before && !self.device.finds(state.mem_type()) {
+        let newly = self.device.map_tt(tt, self.id, ask)?;
+        if newly && !stays_found(state.mem_type()) {
             // Whoever it is handed to adds a fence, or does not.
             self.look_later();
         }
@@ -166,7 +163,7 @@ impl BoCore {
     /// Whether the device finds pages that it will not find for long.
     pub(super) fn is_found_in_passing(&self, state: &BoState) -> bool {
         let found = state.tt.as_ref().is_some_and(|tt| self.device.is_found(tt));
-        found && !self.device.finds(state.mem_type())
+        found && !stays_found(state.mem_type())
     }
 
     /// Ends that if nothing uses the object. Answers whether nothing does.
@@ -193,7 +190,7 @@ impl DeviceCore {
     /// Whether the device should find the object where it is, and does not.
     pub(super) fn lacks_mapping(&self, state: &BoState) -> bool {
         self.mapper.is_some()
-            && self.finds(state.mem_type())
+            && stays_found(state.mem_type())
             && !state.tt.as_ref().is_some_and(|tt| self.is_found(tt))
     }
 

@@ -233,7 +233,7 @@ impl BoCore {
         let found = state.tt.as_ref().is_some_and(|tt| self.device.is_found(tt));
         let mut made = self.populate_tt(&mut fresh, Fill::Overwritten, ask);
         if made.is_ok() && found {
-            made = self.device.map_tt(&mut fresh, self.id, ask);
+            made = self.device.map_tt(&mut fresh, self.id, ask).map(drop);
         }
         if made.is_ok() {
             let src = frames(state.tt.as_ref().expect("just populated"));

@@ -196,13 +196,12 @@ impl BoCore {
         for fence in &decided.after {
             self.wait_fence(fence, ask)?;
         }
-        let (src, mut fresh) = self.prepare(state, &decided, true)?;
+        let (src, dst, mut fresh) = self.prepare(state, &decided, true)?;
         let how = if src == Side::Zero {
             How::Clear
         } else {
             How::Cpu
         };
-        let dst = target(&decided, fresh.as_deref());
         let copied = self
             .fill_under_views(state, &src, &dst, decided.mode)
             .and_then(|()| self.probe_commit());
@@ -237,7 +236,7 @@ impl BoCore {
             self.wait_for_move(held, state, decided.ask)?;
         }
         let prepared = self.prepare(state, &decided, false);
-        let (src, mut fresh) = prepared.inspect_err(|_| self.unmap_pages(held, state))?;
+        let (src, dst, mut fresh) = prepared.inspect_err(|_| self.unmap_pages(held, state))?;
         let how = if src == Side::Zero {
             How::Clear
         } else {
@@ -250,7 +249,7 @@ impl BoCore {
         let job = CopyJob {
             object: self.id,
             pages: self.pages,
-            dst: self.target_for_device(&decided, fresh.as_deref()),
+            dst,
             src,
             after: Vec::new(),
             behind,
@@ -295,7 +294,7 @@ impl BoCore {
         self.kind != BoKind::Kernel
     }
 
-    /// The source, with its pages populated, and fresh pages for the target if it needs some.
+    /// The source, with its pages populated, the target, and fresh pages for that if it needs some.
     ///
     /// What the CPU overwrites at once need not be zero before. What an engine writes later must
     /// be: should it fail half-way, or lie, nobody sees what was there.
@@ -304,7 +303,11 @@ impl BoCore {
         state: &mut BoState,
         decided: &Move<'_>,
         by_cpu: bool,
-    ) -> Result<(Side, Option<Box<Tt>>)> {
+    ) -> Result<(Side, Side, Option<Box<Tt>>)> {
+        let pages = |tt: &Tt| match by_cpu {
+            true => frames(tt),
+            false => self.device.frames_for_device(tt),
+        };
         let to_frames = decided.new.manager().uses_frames();
         let from_frames = state
             .resource
@@ -317,11 +320,7 @@ impl BoCore {
             if !by_cpu {
                 self.map_pages(state, decided.ask)?;
             }
-            let tt = state.tt.as_ref().expect("just populated");
-            match by_cpu {
-                true => frames(tt),
-                false => self.device.frames_for_device(tt),
-            }
+            pages(state.tt.as_ref().expect("just populated"))
         } else {
             match &state.resource {
                 Some(old) => device_side(old),
@@ -329,7 +328,7 @@ impl BoCore {
             }
         };
         if !to_frames {
-            return Ok((src, None));
+            return Ok((src, device_side(&decided.new), None));
         }
         let fill = match by_cpu && src != Side::Zero {
             true => Fill::Overwritten,
@@ -338,10 +337,13 @@ impl BoCore {
         let mut fresh = self.new_tt(decided.mode);
         let mut made = self.populate_tt(&mut fresh, fill, decided.ask);
         if made.is_ok() && (!by_cpu || decided.facts.to != MemType::SYSTEM) {
-            made = self.device.map_tt(&mut fresh, self.id, decided.ask);
+            made = self
+                .device
+                .map_tt(&mut fresh, self.id, decided.ask)
+                .map(drop);
         }
         match made {
-            Ok(()) => Ok((src, Some(fresh))),
+            Ok(()) => Ok((src, pages(&fresh), Some(fresh))),
             Err(error) => {
                 self.undo(&mut Some(fresh));
                 Err(error)
@@ -373,14 +375,6 @@ impl BoCore {
         }
         self.prepare_views(&views, dst, mode);
         self.copy_from_under(&views, state, || self.fill(src, dst), src, dst)
-    }
-
-    /// Where an engine puts the content.
-    fn target_for_device(&self, decided: &Move<'_>, fresh: Option<&Tt>) -> Side {
-        match fresh {
-            Some(tt) => self.device.frames_for_device(tt),
-            None => device_side(&decided.new),
-        }
     }
 
     fn undo(&self, fresh: &mut Option<Box<Tt>>) {
@@ -483,14 +477,6 @@ impl BoCore {
             }
         }
         None
-    }
-}
-
-/// Where the content goes.
-fn target(decided: &Move<'_>, fresh: Option<&Tt>) -> Side {
-    match fresh {
-        Some(tt) => frames(tt),
-        None => device_side(&decided.new),
     }
 }
 

@@ -114,16 +114,11 @@ impl BoCore {
         let device = &self.device;
         let since = device.clock.now();
         let fault = |site| device.fails(site);
+        let low = self.is_low();
         let supply = Supply {
-            stash: (ask.stash && !self.is_low()).then_some(&device.stash),
+            stash: (ask.stash && !low).then_some(&device.stash),
+            zone: if low { Zone::Dma32 } else { device.zone },
             ..device.supply(&fault)
-        };
-        let supply = match self.is_low() {
-            true => Supply {
-                zone: Zone::Dma32,
-                ..supply
-            },
-            false => supply,
         };
         let swapped = tt.swapped();
         let result = loop {

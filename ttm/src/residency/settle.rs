@@ -18,25 +18,13 @@ impl BoCore {
         let lost = state.losses != self.device.losses() && !state.has_frames();
         let Some(moving) = &state.moving else {
             if lost && state.content == Content::Kept {
-                // Should the host refuse, the CPU sees what the dead device shows.
-                let _ = self.revoke_views(state);
-                state.content = Content::Lost;
+                self.lose(state);
             }
             return Ok(());
         };
         let status = match moving.fence.status() {
-            // It had arrived, and what came later went with the memory.
-            Status::Done if lost && moving.written => {
-                let moving = state.moving.take().expect("seen above");
-                if let Some(mut tt) = moving.old_tt {
-                    tt.unpopulate(&self.device.supply(&|_| false));
-                }
-                let _ = self.revoke_views(state);
-                state.content = Content::Lost;
-                return Ok(());
-            }
-            // It had arrived where it is no more.
-            Status::Done if lost => Status::Failed(FenceError::DeviceLost),
+            // It had arrived where it is no more, and nothing came later.
+            Status::Done if lost && !moving.written => Status::Failed(FenceError::DeviceLost),
             status => status,
         };
         match status {
@@ -45,6 +33,10 @@ impl BoCore {
                 let moving = state.moving.take().expect("seen above");
                 if let Some(mut tt) = moving.old_tt {
                     tt.unpopulate(&self.device.supply(&|_| false));
+                }
+                if lost {
+                    self.lose(state);
+                    return Ok(());
                 }
                 self.unmap_pages(held, state);
                 self.follow_views(state);
@@ -55,6 +47,13 @@ impl BoCore {
                 self.roll_back(held, state, *moving, error)
             }
         }
+    }
+
+    /// The content went with its memory.
+    fn lose(&self, state: &mut BoState) {
+        // Should the host refuse, the CPU sees what the dead device shows.
+        let _ = self.revoke_views(state);
+        state.content = Content::Lost;
     }
 
     /// What comes before every use: a move that has ended is settled, and content that was saved

@@ -67,18 +67,21 @@ impl fmt::Debug for Reached {
 
 impl Tt {
     /// Has the device of that mapper find every page, which is the table's own: it has one mapping at
-    /// most.
+    /// most. Answers where, unless it did before.
     ///
     /// # Errors
     /// Those of [`Mapper::map`]; nothing has changed.
     ///
     /// # Panics
     /// If a page has no frame.
-    pub(crate) fn map_for(&mut self, mapper: &Arc<dyn Mapper>) -> Result<(), DmaError> {
-        if self.list_for(mapper).is_some() {
-            return Ok(());
+    pub(crate) fn map_for(
+        &mut self,
+        mapper: &Arc<dyn Mapper>,
+    ) -> Result<Option<Arc<MappedList>>, DmaError> {
+        match self.list_for(mapper) {
+            Some(_) => Ok(None),
+            None => self.map(mapper, Direction::Both, None).map(Some),
         }
-        self.map(mapper, Direction::Both, None).map(drop)
     }
 
     /// Has another device find every page, for as long as the lease lasts and the frames stay. Each
