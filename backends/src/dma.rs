@@ -17,6 +17,7 @@
 
 mod acpi;
 mod config_space;
+mod ioctl;
 mod memory;
 mod options;
 mod pci;

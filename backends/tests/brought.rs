@@ -11,7 +11,7 @@ use ttm::bo::BoInfo;
 use ttm::context::OpContext;
 use ttm::device::Device;
 use ttm::dma::{Constraints, Direction, Mask, Path, Verdict};
-use ttm::driver::Advice;
+use ttm::driver::{Advice, Side};
 use ttm::error::Error;
 use ttm::fence::Usage;
 use ttm::pages::{PageSource, Want};
@@ -44,18 +44,8 @@ fn a_device_works_on_what_a_user_brought() {
         assert_eq!(bo.bytes(), 32 * PAGE);
         for place in [tt(), system(), tt()] {
             world.validate(&bo, &place).unwrap();
-            let locked = world
-                .device
-                .exec(OpContext::new(), |t| {
-                    let held = t.lock(&bo)?;
-                    held.reserve_fences(1)?;
-                    Ok((held.side()?, held.fences(Usage::Write)))
-                })
-                .unwrap();
-            let (side, after) = locked.value();
-            let fence = world.gpu.queue(0).add(side, 1, after.clone()).unwrap();
-            locked.fence(&bo, &fence, Usage::Write).unwrap();
-            drop(locked);
+            let add = |side: &Side, after| Ok((world.gpu.queue(0).add(side, 1, after)?, ()));
+            drop(world.kernel(&bo, Usage::Write, add).unwrap());
             world.device.check().unwrap();
         }
         world.settle(&bo);

@@ -12,7 +12,7 @@ use ttm::bo::{Bo, BoInfo};
 use ttm::clock::{Blocking, Clock, Time};
 use ttm::context::{CancelToken, OpContext};
 use ttm::device::Device;
-use ttm::driver::{BoFacts, BoKind, Driver, Eviction, MoveFacts, Route};
+use ttm::driver::{BoFacts, BoKind, Driver, Eviction, MoveFacts, Route, Side};
 use ttm::error::{Class, Error};
 use ttm::fence::{Fence, FenceError, Status, Timeline, Usage};
 use ttm::resource::{Group, Limits};
@@ -414,23 +414,13 @@ fn f_10_what_was_written_since_the_copy_is_lost_and_said_to_be() {
         let bo = world.create_in(SIZE, &system());
         world.write_image(&bo, 1, 1).unwrap();
         let usage = if writes { Usage::Write } else { Usage::Read };
-        let locked = world
-            .device
-            .exec(OpContext::new(), |t| {
-                let held = t.lock(&bo)?;
-                held.validate(&vram())?;
-                held.reserve_fences(1)?;
-                Ok((held.side()?, held.fences(Usage::Write)))
-            })
-            .unwrap();
-        let (side, after) = locked.value().clone();
+        world.validate(&bo, &vram()).unwrap();
         let queue = world.gpu.queue(0);
-        let fence = match writes {
-            true => queue.fill(&side, 7, after).unwrap(),
-            false => queue.checksum(&side, after).unwrap().0,
+        let job = |side: &Side, after| match writes {
+            true => Ok((queue.fill(side, 7, after)?, ())),
+            false => Ok((queue.checksum(side, after)?.0, ())),
         };
-        locked.fence(&bo, &fence, usage).unwrap();
-        drop(locked);
+        let (fence, ()) = world.kernel(&bo, usage, job).unwrap();
         // Both are done, and the manager has not looked.
         let clock = world.clock.as_ref().expect("virtual");
         clock.sleep(1_000_000_000);

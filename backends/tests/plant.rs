@@ -15,7 +15,7 @@ use backends::sim::{Gpu, RouteMode, SimClock, SimDriver, VirtualClock};
 use placement::{CacheMode, MemType, Place, Placement};
 use ttm::bo::Bo;
 use ttm::context::OpContext;
-use ttm::driver::Driver;
+use ttm::driver::{Driver, Side};
 use ttm::error::Error;
 use ttm::fence::Usage;
 use ttm::plant::{Defect, set};
@@ -60,21 +60,12 @@ fn dropped_with_work_in_flight() -> Found {
     let world = Setup::default().on(gpu, Some(clock), SimDriver::new());
     let queue = world.gpu.queue(0);
     let old = world.create_in(256 * PAGE, &vram());
-    let locked = world
-        .device
-        .exec(OpContext::new(), |t| {
-            let reserved = t.lock(&old)?;
-            reserved.reserve_fences(1)?;
-            Ok((reserved.side()?, reserved.fences(Usage::Write)))
-        })
-        .map_err(told)?;
-    let (side, after) = locked.value().clone();
     let tag = old.id();
-    let fence = queue
-        .fill_with(&side, move |n| word(tag, 2, n, 1), after)
-        .map_err(told)?;
-    locked.fence_all(&fence, Usage::Write);
-    drop(locked);
+    let fill = |side: &Side, after| {
+        let fence = queue.fill_with(side, move |n| word(tag, 2, n, 1), after)?;
+        Ok((fence, ()))
+    };
+    drop(world.kernel(&old, Usage::Write, fill).map_err(told)?);
     drop(old);
     let new = world.create_in(256 * PAGE, &vram());
     world.write_image(&new, 1, 1).map_err(told)?;
@@ -205,20 +196,13 @@ fn handed_out_and_reaped() -> Found {
     let bo = world.create_in(SIZE, &system());
     world.write_image(&bo, 1, 1).map_err(told)?;
     world.settle(&bo);
-    let locked = world
-        .device
-        .exec(OpContext::new(), |t| {
-            let reserved = t.lock(&bo)?;
-            reserved.reserve_fences(1)?;
-            Ok((reserved.side()?, reserved.fences(Usage::Write)))
-        })
-        .map_err(told)?;
-    let (side, after) = locked.value().clone();
     let tag = bo.id();
-    let queue = world.gpu.queue(0);
-    let fence = queue.fill_with(&side, move |n| word(tag, 1, n, 2), after);
-    locked.fence_all(&fence.map_err(told)?, Usage::Write);
-    drop(locked);
+    let fill = |side: &Side, after| {
+        let queue = world.gpu.queue(0);
+        let fence = queue.fill_with(side, move |n| word(tag, 1, n, 2), after)?;
+        Ok((fence, ()))
+    };
+    drop(world.kernel(&bo, Usage::Write, fill).map_err(told)?);
     world.device.reap();
     world.expect_image(&bo, 1, 2)?;
     check(&world)

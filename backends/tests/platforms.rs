@@ -8,7 +8,6 @@ mod support;
 
 use backends::sim::{Gpu, GpuConfig, IoSpace, Platform, SimClock, SimPages, VirtualClock};
 use placement::{CacheMode, PageCount};
-use ttm::context::OpContext;
 use ttm::dma::{
     Direction, DmaAddr, DmaDevice, DmaError, DmaMapping, FrameBytes, Mapper, Mask, Path,
     SegmentParms, Translation, Verdict,
@@ -314,18 +313,8 @@ fn translated() -> World {
 }
 
 fn job(world: &World, bo: &ttm::bo::Bo<backends::sim::SimDriver>, word: u64) {
-    let locked = world
-        .device
-        .exec(OpContext::new(), |t| {
-            let held = t.lock(bo)?;
-            held.reserve_fences(1)?;
-            Ok((held.side()?, held.fences(Usage::Write)))
-        })
-        .unwrap();
-    let (side, after) = locked.value();
-    let fence = world.gpu.queue(0).fill(side, word, after.clone()).unwrap();
-    locked.fence(bo, &fence, Usage::Write).unwrap();
-    drop(locked);
+    let fill = |side: &Side, after| Ok((world.gpu.queue(0).fill(side, word, after)?, ()));
+    drop(world.kernel(bo, Usage::Write, fill).unwrap());
     world.settle(bo);
 }
 

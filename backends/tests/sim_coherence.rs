@@ -45,16 +45,7 @@ fn run<R>(
     usage: Usage,
     kernel: impl FnOnce(&Side, Vec<Fence>) -> Result<(Fence, R)>,
 ) -> R {
-    let locked = world.device.exec(OpContext::new(), |t| {
-        let held = t.lock(bo)?;
-        held.reserve_fences(1)?;
-        Ok((held.side()?, held.fences(usage)))
-    });
-    let locked = locked.unwrap();
-    let (side, after) = locked.value().clone();
-    let (fence, value) = kernel(&side, after).unwrap();
-    locked.fence_all(&fence, usage);
-    drop(locked);
+    let (fence, value) = world.kernel(bo, usage, kernel).unwrap();
     assert_eq!(fence.wait(None).unwrap(), Status::Done);
     value
 }

@@ -13,15 +13,6 @@ const COPIED: usize = 16 << 20;
 
 const SETS: usize = 4;
 
-fn pool() -> anyhow::Result<BouncePool<BounceBytes>> {
-    let base = DmaAddr::new(0).expect("an address");
-    Ok(BouncePool::new(
-        BounceBytes::new(vec![0; SETS * (256 << 10)]),
-        base,
-        1,
-    )?)
-}
-
 /// Enough to be mapped on its own, so that all begin at the same place in their page, as sets of
 /// the pool do: how fast a copy is depends on where both sides are in theirs.
 const APART: usize = 1 << 20;
@@ -51,6 +42,29 @@ impl Plain {
     }
 }
 
+const REQUEST: BounceRequest = BounceRequest::new(0x1_0000_0000, Direction::Both);
+
+/// An empty pool, a buffer to map through it, and one to copy plainly.
+struct Stage {
+    pool: BouncePool<BounceBytes>,
+    ours: Vec<u8>,
+    theirs: Vec<u8>,
+    plain: Plain,
+}
+
+impl Stage {
+    fn new() -> anyhow::Result<Self> {
+        let base = DmaAddr::new(0).expect("an address");
+        let memory = BounceBytes::new(vec![0; SETS * (256 << 10)]);
+        Ok(Self {
+            pool: BouncePool::new(memory, base, 1)?,
+            ours: vec![1; APART],
+            theirs: vec![1; APART],
+            plain: Plain::new(),
+        })
+    }
+}
+
 /// Row y, both copies.
 pub(crate) fn bounce(bench: &mut Bench, bytes: usize) -> anyhow::Result<()> {
     let size = human_bytes(bytes as u64);
@@ -58,18 +72,21 @@ pub(crate) fn bounce(bench: &mut Bench, bytes: usize) -> anyhow::Result<()> {
     if !bench.args.wants(&name) {
         return Ok(());
     }
-    let pool = pool()?;
     let ops = bench.args.ops(COPIED / bytes);
-    let (mut ours, mut theirs) = (vec![1; APART], vec![1; APART]);
-    let (ours, theirs) = (buffer(&mut ours, bytes), buffer(&mut theirs, bytes));
-    let mut plain = Plain::new();
-    let request = BounceRequest::new(0x1_0000_0000, Direction::Both);
+    let mut stage = Stage::new()?;
+    let Stage {
+        pool,
+        ours,
+        theirs,
+        plain,
+    } = &mut stage;
+    let (ours, theirs) = (buffer(ours, bytes), buffer(theirs, bytes));
     let (ours, limit) = compare(
         bench.args.repeats(),
         |watch| {
             watch.time(ops, || {
                 for _ in 0..ops {
-                    let mapping = pool.map(ours, &request).expect("an empty pool");
+                    let mapping = pool.map(ours, &REQUEST).expect("an empty pool");
                     black_box(pool.unmap(mapping, Unmap::Sync));
                 }
             });
@@ -96,13 +113,16 @@ pub(crate) fn sync(bench: &mut Bench, bytes: usize) -> anyhow::Result<()> {
     if !bench.args.wants(&name) {
         return Ok(());
     }
-    let pool = pool()?;
     let ops = bench.args.ops(COPIED / bytes);
-    let (mut ours, mut theirs) = (vec![1; APART], vec![1; APART]);
-    let (ours, theirs) = (buffer(&mut ours, bytes), buffer(&mut theirs, bytes));
-    let mut plain = Plain::new();
-    let request = BounceRequest::new(0x1_0000_0000, Direction::Both);
-    let mut mapping = pool.map(ours, &request)?;
+    let mut stage = Stage::new()?;
+    let Stage {
+        pool,
+        ours,
+        theirs,
+        plain,
+    } = &mut stage;
+    let (ours, theirs) = (buffer(ours, bytes), buffer(theirs, bytes));
+    let mut mapping = pool.map(ours, &REQUEST)?;
     let (ours, limit) = compare(
         bench.args.repeats(),
         |watch| {

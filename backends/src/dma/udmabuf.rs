@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::ioctl::{Opcode, opcode};
 
+use super::ioctl::checked;
 use super::trial::{ExportedPage, Exporter};
 
 const NODE: &str = "/dev/udmabuf";
@@ -113,13 +114,6 @@ fn create(node: &File, file: &File, size: usize) -> io::Result<OwnedFd> {
     let made = checked(made)?;
     // SAFETY: the kernel has just made the descriptor for the caller, and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(made) })
-}
-
-fn checked(answer: libc::c_int) -> io::Result<libc::c_int> {
-    match answer {
-        0.. => Ok(answer),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// The host's, which need not be the manager's.

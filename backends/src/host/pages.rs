@@ -431,9 +431,9 @@ impl PageSource for MemfdPages {
 
     /// # Errors
     /// [`Error::Invalid`] for frames that nobody has taken, or that two have.
-    fn file(&self, span: FrameSpan, mode: CacheMode) -> Result<FileRange> {
+    fn file(&self, span: FrameSpan, _: CacheMode) -> Result<FileRange> {
         if Adopted::has_number(span) {
-            return self.adopted.file_of(span, mode);
+            return self.adopted.file_of(span);
         }
         let file = self.file_of(span).ok_or(Error::Invalid(
             "only frames of one run that is taken are mapped",

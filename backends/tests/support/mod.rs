@@ -14,9 +14,10 @@ use ttm::bo::{Bo, BoInfo, Reserved};
 use ttm::context::OpContext;
 use ttm::device::Device;
 use ttm::dma::{DmaDevice, Mapper, Mask, Path, Verdict};
-use ttm::driver::Driver;
+use ttm::driver::{Driver, Side};
 use ttm::error::Result;
 use ttm::fault::Faults;
+use ttm::fence::{Fence, Usage};
 use ttm::pages::{Pool, Zone};
 use ttm::sync::{Arc, Mutex};
 use ttm::trace::{Event, Record, Sink};
@@ -364,6 +365,24 @@ impl<D: Driver> World<D> {
             t.lock(bo)?.validate(placement)
         })?;
         Ok(locked.context().bytes_moved())
+    }
+
+    /// Queues a kernel on the object where it is; answers its fence, and what it answers itself.
+    pub(crate) fn kernel<R>(
+        &self,
+        bo: &Bo<D>,
+        usage: Usage,
+        kernel: impl FnOnce(&Side, Vec<Fence>) -> Result<(Fence, R)>,
+    ) -> Result<(Fence, R)> {
+        let locked = self.device.exec(OpContext::new(), |t| {
+            let held = t.lock(bo)?;
+            held.reserve_fences(1)?;
+            Ok((held.side()?, held.fences(usage)))
+        })?;
+        let (side, after) = locked.value().clone();
+        let (fence, value) = kernel(&side, after)?;
+        locked.fence_all(&fence, usage);
+        Ok((fence, value))
     }
 
     pub(crate) fn place_of(&self, bo: &Bo<D>) -> Option<MemType> {

@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use super::{Container, Vfio};
+use crate::dma::ioctl::checked;
 
 const fn opcode(number: libc::c_ulong) -> libc::c_ulong {
     0x3b << 8 | (100 + number)
@@ -145,11 +146,4 @@ fn first_word(length: u32) -> u64 {
     let mut bytes = [0; 8];
     bytes[..4].copy_from_slice(&length.to_ne_bytes());
     u64::from_ne_bytes(bytes)
-}
-
-fn checked(answer: libc::c_int) -> io::Result<libc::c_int> {
-    match answer {
-        0.. => Ok(answer),
-        _ => Err(io::Error::last_os_error()),
-    }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 
 use memmap2::MmapMut;
-use placement::{CacheMode, PAGE_SIZE, PageCount, PageRange};
+use placement::{PAGE_SIZE, PageCount, PageRange};
 use rustix::fs::SealFlags;
 use ttm::error::{Error, Result};
 use ttm::pages::{Dirty, FileRange, FrameRun, FrameSpan, Mapped, Zone};
@@ -126,7 +126,7 @@ impl Adopted {
         }
     }
 
-    pub(super) fn file_of(&self, span: FrameSpan, _: CacheMode) -> Result<FileRange> {
+    pub(super) fn file_of(&self, span: FrameSpan) -> Result<FileRange> {
         match self.memory(span)? {
             Memory::File(file, offset) => Ok(FileRange::new(file, offset + span.first * PAGE_SIZE)),
             Memory::Range(_) => Err(Error::Unsupported(
