@@ -18,6 +18,7 @@
 mod acpi;
 mod config_space;
 mod ioctl;
+mod line;
 mod memory;
 mod options;
 mod pci;
@@ -27,6 +28,7 @@ mod trial;
 mod udmabuf;
 mod vfio;
 
+pub(crate) use line::longest_line;
 pub use pci::Probe;
 pub use root::ProbeRoot;
 pub use vfio::VfioReport;

@@ -12,6 +12,7 @@ use ttm::dma::{Fact, Missing, Topic, Trust, Verdict};
 use ttm::sync::Arc;
 
 use super::acpi::Acpi;
+use super::longest_line;
 use super::root::ProbeRoot;
 use super::trial;
 use super::udmabuf::Udmabuf;
@@ -59,7 +60,7 @@ impl Probe {
             cpuinfo: root.text("/proc/cpuinfo"),
             zoneinfo: root.text("/proc/zoneinfo"),
             acpi: Acpi::read(&root),
-            line: reach::longest_line(&root),
+            line: longest_line(&root),
             copied: Err(not_tried(NOT_ALLOWED)),
             vfio: Err(NOT_ALLOWED),
             root,

@@ -7,12 +7,12 @@
 use core::error::Error;
 use core::fmt;
 use core::ops::Range;
-use std::fs;
-use std::path::Path;
 
 use ttm::cache::Maintenance;
 use ttm::dma::CacheOps;
 use ttm::pages::Mapped;
+
+use crate::dma::{ProbeRoot, longest_line};
 
 #[cfg_attr(target_arch = "x86_64", path = "cache_ops/x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "cache_ops/aarch64.rs")]
@@ -60,10 +60,12 @@ impl HostCache {
     /// The processor has no such instructions, or none that user mode may count on.
     pub fn probe() -> Result<Self, CacheUnavailable> {
         let instructions = imp::Instructions::probe().map_err(|why| CacheUnavailable { why })?;
-        let listed = longest_line(Path::new("/sys/devices/system/cpu"));
+        let listed = longest_line(&ProbeRoot::system());
         Ok(Self {
             instructions,
-            line: instructions.shared().max(listed.unwrap_or(0)),
+            line: instructions
+                .shared()
+                .max(listed.map_or(0, |listed| listed.0)),
         })
     }
 
@@ -141,20 +143,6 @@ impl Iterator for Lines<'_> {
             self.memory.as_ptr().wrapping_offset(at)
         })
     }
-}
-
-/// The longest line of all caches of all processors. In `folder` each has a folder.
-fn longest_line(folder: &Path) -> Option<u32> {
-    let inside = |folder: &Path| {
-        let entries = fs::read_dir(folder).into_iter().flatten();
-        entries.flatten().map(|entry| entry.path())
-    };
-    let caches = inside(folder).flat_map(|processor| inside(&processor.join("cache")));
-    let lines = caches.filter_map(|cache| {
-        let text = fs::read_to_string(cache.join("coherency_line_size")).ok()?;
-        text.trim().parse().ok()
-    });
-    lines.filter(|line: &u32| line.is_power_of_two()).max()
 }
 
 #[cfg(test)]

@@ -101,9 +101,7 @@ impl Views<'_> {
         }
         Ok(())
     }
-}
 
-impl Views<'_> {
     /// What is on the bus, which nobody translates.
     fn add_peer(&mut self, address: u64, len: u64) -> Result<()> {
         let Some(pages) = PageCount::new(len / PAGE_SIZE).filter(|pages| !pages.is_zero()) else {

@@ -258,6 +258,9 @@ impl SimPages {
             && link.is_none_or(|link| link.forget(pages))
             && view;
         let mut inner = self.inner.lock();
+        if inner.brought.remove(&pages.start()) {
+            inner.users -= pages.len().get();
+        }
         match gone {
             true => inner.physical.give(pages),
             false => inner.physical.retire(pages),
@@ -318,12 +321,6 @@ impl PageSource for SimPages {
         let span = run.span();
         let range = self.taken_range(span);
         let range = range.unwrap_or_else(|_| panic!("{span:?} was not taken here"));
-        {
-            let mut inner = self.inner.lock();
-            if inner.brought.remove(&span.first) {
-                inner.users -= span.pages.get();
-            }
-        }
         self.end(range);
     }
 

@@ -3,7 +3,6 @@
 use ttm::dma::{Mask, Missing, Topic, Trust};
 
 use super::super::memory;
-use super::super::root::ProbeRoot;
 use super::{Asked, is_vfio};
 
 impl Asked<'_> {
@@ -51,20 +50,4 @@ impl Asked<'_> {
             self.fact(Topic::Line, Trust::Declared, source, says);
         }
     }
-}
-
-/// The longest line of all caches of all processors, which need not be alike.
-pub(super) fn longest_line(root: &ProbeRoot) -> Option<(u32, String)> {
-    let processors = "/sys/devices/system/cpu";
-    let caches = root.names(processors).into_iter().flat_map(|processor| {
-        let folder = format!("{processors}/{processor}/cache");
-        let caches = root.names(&folder).into_iter();
-        caches.map(move |cache| format!("{folder}/{cache}/coherency_line_size"))
-    });
-    let lines = caches.filter_map(|source| {
-        let line = root.text(&source).ok()?.parse::<u32>().ok()?;
-        line.is_power_of_two().then_some((line, source))
-    });
-    // Of several the first.
-    lines.reduce(|longest, line| if line.0 > longest.0 { line } else { longest })
 }

@@ -36,9 +36,7 @@ impl Asked<'_> {
             None => {}
         }
     }
-}
 
-impl Asked<'_> {
     /// Whether the device may send requests that do not snoop. Most may, and few do: that it may says
     /// nothing yet, that it may not is an answer.
     pub(super) fn no_snoop(&mut self) {
