@@ -23,27 +23,20 @@ pub(super) struct Open<'a> {
 }
 
 impl Open<'_> {
-    /// What the object is in, if all of it is somewhere.
-    fn storage(&self, lender: &Lender) -> Result<Option<Storage>> {
-        let bo = self.bo;
+    /// What the object is in, all of it, at those addresses if they are known.
+    fn storage(&self, known: Option<Vec<BusRange>>) -> Result<Storage> {
         let kind = match self.state.has_frames() {
             true => StorageKind::Ram,
             false => StorageKind::DeviceMemory,
         };
-        let populated = self.state.tt.as_ref().is_some_and(|tt| tt.is_populated());
-        if kind == StorageKind::Ram && !populated {
-            return Ok(None);
-        }
-        let ranges = bo.bus_ranges(self.state, &|span| lender.exporter.address(span));
         // Where it is not known, each is refused by its own mapper, if it must be.
         let unknown = || {
             let addr = DmaAddr::new(0).expect("not the last address");
-            let len = bo.pages.bytes();
+            let len = self.bo.pages.bytes();
             vec![BusRange { addr, len }]
         };
-        let ranges = ranges.unwrap_or_else(unknown);
-        let storage = Storage::new(kind, &ranges)?;
-        Ok(Some(storage.cached(self.state.mode)))
+        let storage = Storage::new(kind, &known.unwrap_or_else(unknown))?;
+        Ok(storage.cached(self.state.mode))
     }
 
     /// Attaches somebody.
@@ -113,16 +106,18 @@ impl Open<'_> {
             self.bo.populate_to_lend(self.state, self.ask)?;
         }
         for last in [false, false, true] {
-            let storage = self.storage(lender)?.expect("just populated");
-            let device_memory = storage.kind() == StorageKind::DeviceMemory;
-            if !device_memory && self.may_be_too_high(lender, &wanted) {
-                self.bo.come_low(self.held, self.state, self.ask)?;
-                continue;
-            }
-            if device_memory && !self.is_on_the_bus() {
+            let address = |span| lender.exporter.address(span);
+            let known = self.bo.bus_ranges(self.state, &address);
+            let device_memory = !self.state.has_frames();
+            if known.is_none() && device_memory {
                 self.leave_device_memory(borrower, &wanted)?;
                 continue;
             }
+            if known.is_none() && self.may_be_too_high(&wanted) {
+                self.bo.come_low(self.held, self.state, self.ask)?;
+                continue;
+            }
+            let storage = self.storage(known)?;
             match lender.with(|inner| inner.solver.settle(storage)) {
                 Ok(()) => return Ok(()),
                 Err(misfit) if device_memory && misfit.field == Field::Storage => {
@@ -145,16 +140,9 @@ impl Open<'_> {
         self.come_to_frames(mode_of(wanted, CacheMode::Cached), wanted)
     }
 
-    fn is_on_the_bus(&self) -> bool {
-        self.bo.bus_ranges(self.state, &|_| None).is_some()
-    }
-
-    /// Whether frames are where nobody knows, and have to be low.
-    fn may_be_too_high(&self, lender: &Lender, wanted: &Constraints) -> bool {
-        let known = self
-            .bo
-            .bus_ranges(self.state, &|span| lender.exporter.address(span));
-        known.is_none() && needs_low(self.bo, wanted) && !self.bo.lies_low() && self.state.pins == 0
+    /// Whether frames that are nobody knows where have to be low, and can come there.
+    fn may_be_too_high(&self, wanted: &Constraints) -> bool {
+        needs_low(self.bo, wanted) && !self.bo.lies_low() && self.state.pins == 0
     }
 
     /// Moves the object to memory like that, as far as this crate knows how.
