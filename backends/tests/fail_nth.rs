@@ -293,6 +293,21 @@ impl Stage {
         let bo = &self.own[0].bo;
         self.exec(|t| t.lock(bo)?.validate(placement))
     }
+
+    /// Puts the object in memory, and then out of it.
+    fn swap_out(&self) -> Result<()> {
+        let bo = &self.own[0].bo;
+        self.exec(|t| {
+            let reserved = t.lock(bo)?;
+            reserved.validate(&system())?;
+            reserved.swap_out()
+        })
+    }
+
+    /// That who has the object reads its content, where it is now.
+    fn lent_reads(&self) -> Result<()> {
+        self.lent().reads(&self.words())
+    }
 }
 
 /// What goes wrong.
@@ -523,12 +538,7 @@ fn windows() -> Vec<Operation> {
         "swap out under windows",
         in_system,
         move |stage| {
-            let bo = &stage.own[0].bo;
-            stage.exec(|t| {
-                let reserved = t.lock(bo)?;
-                reserved.validate(&system())?;
-                reserved.swap_out()
-            })?;
+            stage.swap_out()?;
             look(stage)
         },
     ));
@@ -588,8 +598,8 @@ fn windows() -> Vec<Operation> {
 
 /// What is done to objects that are lent, and by those who have them.
 fn shares() -> Vec<Operation> {
+    const NEAR: PeerPath = PeerPath::BusAddress { hops: 4 };
     let types = [MemType::SYSTEM, MemType::TT, MemType::VRAM];
-    let near = PeerPath::BusAddress { hops: 4 };
     let dynamic = || AttachInfo::new("context").dynamic();
     let mut all = Vec::new();
     for from in types {
@@ -614,7 +624,7 @@ fn shares() -> Vec<Operation> {
                 |stage, from| stage.own_lent(from, AttachInfo::new("context").dynamic()),
                 move |stage| {
                     stage.validate(&in_type(to))?;
-                    stage.lent().reads(&stage.words())
+                    stage.lent_reads()
                 },
             );
             op.from = from;
@@ -625,31 +635,25 @@ fn shares() -> Vec<Operation> {
     all.push(operation(
         "lend device memory, and to one who does not reach it",
         |stage, _| {
-            let near = PeerPath::BusAddress { hops: 4 };
             stage.own_lent(
                 MemType::VRAM,
-                AttachInfo::new("near").dynamic().through(near),
+                AttachInfo::new("near").dynamic().through(NEAR),
             );
         },
         move |stage| {
             stage.validate(&vram())?;
-            stage.lent().reads(&stage.words())?;
+            stage.lent_reads()?;
             let far = stage.lend(dynamic().migrating())?;
             far.reads(&stage.words())?;
-            stage.lent().reads(&stage.words())
+            stage.lent_reads()
         },
     ));
     all.push(operation(
         "swap out, lent",
         |stage, _| stage.own_lent(MemType::SYSTEM, AttachInfo::new("context").revocable()),
         |stage| {
-            let bo = &stage.own[0].bo;
-            stage.exec(|t| {
-                let reserved = t.lock(bo)?;
-                reserved.validate(&system())?;
-                reserved.swap_out()
-            })?;
-            stage.lent().reads(&stage.words())
+            stage.swap_out()?;
+            stage.lent_reads()
         },
     ));
     all.push(operation(
@@ -681,15 +685,14 @@ fn shares() -> Vec<Operation> {
         "lend to a crowd's victim",
         |stage, _| {
             crowded(stage, MemType::SYSTEM);
-            let near = PeerPath::BusAddress { hops: 4 };
             let lent = stage
-                .lend(AttachInfo::new("near").dynamic().through(near))
+                .lend(AttachInfo::new("near").dynamic().through(NEAR))
                 .unwrap();
             stage.lent = Some(lent);
         },
         move |stage| {
-            stage.lent().reads(&stage.words())?;
-            let far = stage.lend(dynamic().migrating().through(near))?;
+            stage.lent_reads()?;
+            let far = stage.lend(dynamic().migrating().through(NEAR))?;
             far.reads(&stage.words())
         },
     ));
