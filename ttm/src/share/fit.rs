@@ -12,7 +12,7 @@ use crate::reservation::Held;
 use crate::resource::Ask;
 
 use super::borrower::Borrower;
-use super::lender::{Lender, empty};
+use super::lender::{Lender, empty, incompatible};
 
 /// The object, reserved.
 pub(super) struct Open<'a> {
@@ -65,14 +65,8 @@ impl Open<'_> {
                     want,
                     held_by,
                 } => {
-                    let held_by = lender.names(&held_by).into();
-                    return Err(DmaError::AttachIncompatible {
-                        field,
-                        have: Box::new(have),
-                        want: Box::new(want),
-                        held_by,
-                    }
-                    .into());
+                    let held_by = lender.names(&held_by);
+                    return Err(incompatible(field, have, want, held_by).into());
                 }
                 AttachOutcome::MigrateFirst(plan) if round == 0 => {
                     if !migrates {
@@ -80,7 +74,7 @@ impl Open<'_> {
                     }
                     self.suit(&plan.to)?;
                 }
-                AttachOutcome::MigrateFirst(plan) => return Err(incompatible(&plan.because).into()),
+                AttachOutcome::MigrateFirst(plan) => return Err(unfit(&plan.because).into()),
             }
         }
         unreachable!("the second round answers")
@@ -124,7 +118,7 @@ impl Open<'_> {
                     self.leave_device_memory(borrower, &wanted)?;
                 }
                 Err(misfit) if last || self.state.pins > 0 => {
-                    return Err(incompatible(&misfit).into());
+                    return Err(unfit(&misfit).into());
                 }
                 Err(_) => self.suit(&wanted)?,
             }
@@ -207,13 +201,8 @@ fn needs_migration(lender: &Lender, plan: &Migration) -> DmaError {
     }
 }
 
-fn incompatible(misfit: &Misfit) -> DmaError {
-    DmaError::AttachIncompatible {
-        field: misfit.field,
-        have: Box::new(misfit.have),
-        want: Box::new(misfit.want),
-        held_by: Box::default(),
-    }
+fn unfit(misfit: &Misfit) -> DmaError {
+    incompatible(misfit.field, misfit.have, misfit.want, Vec::new())
 }
 
 /// What somebody can use who reaches the object by that path: without one, no device memory.

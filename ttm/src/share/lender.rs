@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use placement::PAGE_SIZE;
 
 use crate::bo::{BoCore, BoState};
-use crate::dma::{AttachmentId, DmaAddr, DmaError, MappedList, Solver};
+use crate::dma::{AttachmentId, Bound, DmaAddr, DmaError, Empty, Field, MappedList, Solver};
 use crate::pages::FrameSpan;
 use crate::sync::{Arc, Mutex, Weak};
 
@@ -196,11 +196,21 @@ fn check_list(
 }
 
 /// The error of what a solver refuses.
-pub(super) fn empty(empty: crate::dma::Empty) -> DmaError {
+pub(super) fn empty(empty: Empty) -> DmaError {
+    incompatible(empty.field, empty.ours, empty.theirs, Vec::new())
+}
+
+/// The error of what there is and what is wanted, and of who keeps it so.
+pub(super) fn incompatible(
+    field: Field,
+    have: Bound,
+    want: Bound,
+    held_by: Vec<String>,
+) -> DmaError {
     DmaError::AttachIncompatible {
-        field: empty.field,
-        have: Box::new(empty.ours),
-        want: Box::new(empty.theirs),
-        held_by: Box::default(),
+        field,
+        have: Box::new(have),
+        want: Box::new(want),
+        held_by: held_by.into(),
     }
 }
