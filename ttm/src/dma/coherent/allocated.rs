@@ -184,18 +184,15 @@ fn map(
         len: frames.bytes(),
     };
     let list = PageList::build(device.parms(), bytes)?;
-    let flags = [
-        (RecordAttrs::NO_CPU_VIEW, !viewed),
-        (RecordAttrs::CONTIGUOUS, attrs.contiguous),
-        (RecordAttrs::DECRYPTED, attrs.decrypted),
-        (RecordAttrs::COHERENT, true),
-    ];
-    let set = flags.into_iter().filter(|(_, set)| *set);
+    let mut set = RecordAttrs::COHERENT;
+    set.set(RecordAttrs::NO_CPU_VIEW, !viewed);
+    set.set(RecordAttrs::CONTIGUOUS, attrs.contiguous);
+    set.set(RecordAttrs::DECRYPTED, attrs.decrypted);
     let memory: Arc<dyn OwnedMemory> = Arc::clone(frames) as _;
     let about = About {
         reached: Reached::Coherent,
         kind: Kind::Coherent,
-        attrs: set.map(|(flag, _)| flag).collect(),
+        attrs: set,
         memory: number_of(&memory),
         synced: Some(false),
         epoch: Some(epoch),

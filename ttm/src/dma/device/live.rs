@@ -71,6 +71,8 @@ impl About {
 struct Entered {
     path: Path,
     need_sync: bool,
+    /// Bytes of a cache line, as the verdict has it.
+    line: u32,
 }
 
 /// What it takes to end a mapping.
@@ -181,6 +183,7 @@ impl DmaDevice {
         Ok(Some(Entered {
             path: state.verdict.path,
             need_sync: state.need_sync(),
+            line: state.verdict.line,
         }))
     }
 
@@ -198,7 +201,7 @@ impl DmaDevice {
         self.counts.mapped.fetch_add(1, Ordering::Relaxed);
         let record = match &self.ledger {
             Some(ledger) => {
-                let record = self.record(&list, direction, about, bounced);
+                let record = self.record(&list, direction, about, bounced, entered.line);
                 let ticket = ledger.mapped(record.clone(), list.dma_segments(), &self.parms);
                 // Who gets the mapping has looked at the result.
                 ledger.checked(ticket);
@@ -223,6 +226,7 @@ impl DmaDevice {
         direction: Direction,
         about: &About,
         bounced: bool,
+        line: u32,
     ) -> Record {
         let cpu = list.cpu_segments().unwrap_or_default();
         let bytes = cpu.iter().filter(|_| !bounced).map(|segment| {
@@ -240,7 +244,7 @@ impl DmaDevice {
             memory: about.memory,
             origin: super::super::ledger::Origin::Backing,
             bytes: bytes.collect(),
-            line: u64::from(self.state.lock().verdict.line.max(1)),
+            line: u64::from(line.max(1)),
         }
     }
 

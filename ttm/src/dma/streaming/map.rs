@@ -219,18 +219,16 @@ fn need(backing: &Backing, ask: Ask<'_>, end: u64, granule: u64, line: u64) -> N
 
 fn about(backing: &Backing, attrs: &MapAttrs<'_>, need: &Need, epoch: u64) -> About {
     let shared = need.share == Share::Shared;
-    let flags = [
-        (RecordAttrs::COHERENT, attrs.coherent),
-        (RecordAttrs::DECRYPTED, attrs.decrypted),
-        (RecordAttrs::SKIP_SYNC, attrs.skip.is_some()),
-        // Those who share a backing have its lines in common.
-        (RecordAttrs::IGNORE_LINES, attrs.ignore_lines || shared),
-    ];
-    let set = flags.into_iter().filter(|(_, set)| *set);
+    let mut set = RecordAttrs::empty();
+    set.set(RecordAttrs::COHERENT, attrs.coherent);
+    set.set(RecordAttrs::DECRYPTED, attrs.decrypted);
+    set.set(RecordAttrs::SKIP_SYNC, attrs.skip.is_some());
+    // Those who share a backing have its lines in common.
+    set.set(RecordAttrs::IGNORE_LINES, attrs.ignore_lines || shared);
     About {
         reached: Reached::Streaming,
         kind: Kind::Single,
-        attrs: set.map(|(flag, _)| flag).collect(),
+        attrs: set,
         memory: backing.number(),
         synced: Some(true),
         epoch: Some(epoch),

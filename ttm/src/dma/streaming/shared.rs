@@ -263,11 +263,9 @@ impl SharedStreaming {
         let fences = state.attached.values().flat_map(|a| &a.fences);
         let in_the_way = fences.filter(|(_, its)| [*its, access].contains(&Access::Write));
         Fences::of(in_the_way.map(|(fence, _)| fence)).check()?;
-        let writers = state
-            .attached
-            .values()
-            .filter(|a| a.hold.is_synced() && a.hold.mapping().direction().device_writes());
-        for attached in writers.take(1) {
+        let writes =
+            |a: &&Attached| a.hold.is_synced() && a.hold.mapping().direction().device_writes();
+        if let Some(attached) = state.attached.values().find(writes) {
             let all = 0..attached.hold.len();
             attached.hold.for_cpu(&attached.device, &*memory, &all);
         }
