@@ -100,8 +100,7 @@ impl fmt::Display for Choice {
 /// ```
 #[must_use]
 pub fn choose(verdict: &Verdict, need: &Need) -> Choice {
-    let case = Case::new(verdict, need);
-    let row = table::row_of(&case);
+    let (row, decision) = decided(verdict, need);
     let mut notes = Vec::new();
     notes.extend(confidence(row.code, verdict).map(String::from));
     let lazy = matches!(verdict.path, super::Path::Translated { strict: false });
@@ -110,11 +109,23 @@ pub fn choose(verdict: &Verdict, need: &Need) -> Choice {
         notes.push("D30: what is unmapped stays reachable for up to about 10 ms".into());
     }
     Choice {
-        decision: (row.decision)(&case),
+        decision,
         code: row.code,
         reason: (row.reason)(verdict, need),
         notes,
     }
+}
+
+/// The same without words, for who goes by it at every mapping.
+pub(super) fn decide(verdict: &Verdict, need: &Need) -> (Decision, Code) {
+    let (row, decision) = decided(verdict, need);
+    (decision, row.code)
+}
+
+fn decided(verdict: &Verdict, need: &Need) -> (&'static Row, Decision) {
+    let case = Case::new(verdict, need);
+    let row = table::row_of(&case);
+    (row, (row.decision)(&case))
 }
 
 /// How far a decision is to be trusted that rests on what requests a device makes.

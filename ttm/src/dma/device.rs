@@ -89,6 +89,8 @@ pub struct DmaDevice {
 
 struct State {
     verdict: Arc<Verdict>,
+    /// The same without facts, which each mapping copies and completes.
+    bare: Verdict,
     epoch: u64,
     masks: Masks,
     /// Mappings through the pool.
@@ -141,6 +143,7 @@ impl DmaDevice {
         let mut masks = Masks::new(Mask::bits(1));
         masks.set_both(verdict.mask)?;
         let state = State {
+            bare: verdict.without_facts(),
             verdict: Arc::new(verdict),
             epoch: 0,
             masks,
@@ -236,6 +239,7 @@ impl DmaDevice {
         state.masks.set_both(verdict.mask)?;
         state.has_bounced = state.bounced > 0;
         state.epoch += 1;
+        state.bare = verdict.without_facts();
         state.verdict = Arc::new(verdict);
         Ok(PathDecision {
             path: state.verdict.path,

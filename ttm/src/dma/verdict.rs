@@ -263,6 +263,17 @@ impl Verdict {
         }
     }
 
+    /// The same without what it was found by: to be copied often.
+    pub(super) fn without_facts(&self) -> Self {
+        Self {
+            device: String::new(),
+            facts: Vec::new(),
+            missing: Vec::new(),
+            conflicts: Vec::new(),
+            ..self.clone()
+        }
+    }
+
     /// For tests: a device that snoops, reaches everything, and is copied for by nobody.
     #[doc(hidden)]
     #[must_use]

@@ -4,13 +4,14 @@ use placement::{CacheMode, PageCount};
 
 use crate::cache::Modes;
 use crate::dma::backing::{Frames, Wanted, number_of};
+use crate::dma::choice::decide;
 use crate::dma::device::{About, Reached};
 use crate::dma::ledger::{Class, Kind, RecordAttrs};
 use crate::dma::quarantine::{Fences, Kept, Until};
 use crate::dma::streaming::Hold;
 use crate::dma::{
     AllocAttrs, CpuUse, Decision, Direction, DmaDevice, DmaError, FrameBytes, MappedList, Need,
-    OwnedMemory, PageList, choose,
+    OwnedMemory, PageList,
 };
 use crate::fence::Fence;
 use crate::pages::{PageSource, Zone};
@@ -41,12 +42,12 @@ impl DmaDevice {
             cpu_use: CpuUse::Persistent,
             ..Need::default()
         };
-        let choice = choose(&seen.verdict, &need);
-        match choice.decision {
+        let (decision, code) = decide(&seen.verdict, &need);
+        match decision {
             Decision::Refuse(error) => return Err(error),
             Decision::Decrypted if !attrs.decrypted => {
                 return Err(DmaError::NeedsAllocation {
-                    code: choice.code,
+                    code,
                     decrypted: true,
                 });
             }

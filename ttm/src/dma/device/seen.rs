@@ -3,11 +3,11 @@
 use super::super::{DmaError, PageList, Tri, Verdict};
 use super::reach::Reach;
 use super::{DmaDevice, Reached};
-use crate::sync::Arc;
 
 /// What a device is taken for when something is mapped.
 pub(in crate::dma) struct Seen {
-    pub(in crate::dma) verdict: Arc<Verdict>,
+    /// Without facts.
+    pub(in crate::dma) verdict: Verdict,
     /// Which of its decisions that is.
     pub(in crate::dma) epoch: u64,
 }
@@ -16,25 +16,18 @@ impl DmaDevice {
     /// The verdict with what the device reaches by now, and with what is known of the memory.
     pub(in crate::dma) fn seen(&self, reached: Reached, snooped: bool, decrypted: bool) -> Seen {
         let state = self.state.lock();
-        let mask = reached.mask(&state.masks);
-        let (verdict, epoch) = (Arc::clone(&state.verdict), state.epoch);
-        drop(state);
-        let deaf = !snooped && !verdict.snoop.is_no();
-        let plain = decrypted && !verdict.encrypted.is_no();
-        if mask == verdict.mask && !deaf && !plain {
-            return Seen { verdict, epoch };
-        }
-        let mut changed = Verdict {
-            mask,
-            ..(*verdict).clone()
+        let mut verdict = Verdict {
+            mask: reached.mask(&state.masks),
+            ..state.bare.clone()
         };
-        if deaf {
-            changed.snoop = Tri::No;
+        let epoch = state.epoch;
+        drop(state);
+        if !snooped {
+            verdict.snoop = Tri::No;
         }
-        if plain {
-            changed.encrypted = Tri::No;
+        if decrypted {
+            verdict.encrypted = Tri::No;
         }
-        let verdict = Arc::new(changed);
         Seen { verdict, epoch }
     }
 

@@ -10,7 +10,7 @@ use crate::cache::Maintenance;
 use crate::dma::bounce::Held;
 use crate::dma::device::Reached;
 use crate::dma::words::in_mapping;
-use crate::dma::{DmaDevice, DmaError, DmaMapping, Need, OwnedMemory, Share, choose};
+use crate::dma::{DmaDevice, DmaError, DmaMapping, Need, OwnedMemory, Share};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 
@@ -203,9 +203,8 @@ impl Hold {
             return Ok(());
         }
         let seen = device.seen(Reached::Streaming, memory.is_snooped(), self.decrypted);
-        let choice = choose(&seen.verdict, &self.need);
-        let code = choice.code;
-        match (plan(choice), &mut self.way) {
+        let (plan, code) = plan(&seen.verdict, &self.need);
+        match (plan, &mut self.way) {
             (Ok(Plan::InPlace { synced: now }), Way::InPlace { synced }) => *synced |= now,
             // A copy is right everywhere.
             (Ok(_), Way::Copied(_)) => {}
@@ -226,7 +225,7 @@ impl Hold {
             share: Share::Shared,
             ..self.need
         };
-        plan(choose(&seen.verdict, &need)).err()
+        plan(&seen.verdict, &need).0.err()
     }
 
     /// Ends it, which the device must no longer use. Shows nobody anything.

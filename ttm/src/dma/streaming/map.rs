@@ -6,12 +6,12 @@ use placement::PAGE_SIZE;
 
 use super::hold::{CHUNK, Hold, Way, chunks};
 use crate::dma::bounce::Held;
+use crate::dma::choice::decide;
 use crate::dma::device::{About, Reached};
 use crate::dma::ledger::{Kind, RecordAttrs};
 use crate::dma::{
-    Backing, BounceRequest, Choice, Decision, Direction, DmaDevice, DmaError, DmaMapping,
-    DmaSegment, Ends, FrameBytes, MapAttrs, MappedList, Memory, Need, PageList, Share, SkipSync,
-    choose,
+    Backing, BounceRequest, Code, Decision, Direction, DmaDevice, DmaError, DmaMapping, DmaSegment,
+    Ends, FrameBytes, MapAttrs, MappedList, Memory, Need, PageList, Share, SkipSync, Verdict,
 };
 
 /// What is asked of the table, but for what the memory and the range say.
@@ -29,17 +29,19 @@ pub(super) enum Plan {
     Copy,
 }
 
-pub(super) fn plan(choice: Choice) -> Result<Plan, DmaError> {
-    let code = choice.code;
+/// What the table says, and by which row.
+pub(super) fn plan(verdict: &Verdict, need: &Need) -> (Result<Plan, DmaError>, Code) {
+    let (decision, code) = decide(verdict, need);
     let needs = |decrypted| Err(DmaError::NeedsAllocation { code, decrypted });
-    match choice.decision {
+    let plan = match decision {
         Decision::Streaming => Ok(Plan::InPlace { synced: false }),
         Decision::Synced { copies: false } => Ok(Plan::InPlace { synced: true }),
         Decision::Synced { copies: true } | Decision::Bounce => Ok(Plan::Copy),
         Decision::Coherent => needs(false),
         Decision::Decrypted => needs(true),
         Decision::Refuse(error) => Err(error),
-    }
+    };
+    (plan, code)
 }
 
 impl DmaDevice {
@@ -78,7 +80,7 @@ impl DmaDevice {
                 self.granule(),
                 u64::from(seen.verdict.line),
             );
-            let plan = plan(choose(&seen.verdict, &need))?;
+            let plan = plan(&seen.verdict, &need).0?;
             let mut about = about(backing, attrs, &need, seen.epoch);
             let made = match plan {
                 Plan::InPlace { synced } => {
