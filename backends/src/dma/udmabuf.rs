@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::ioctl::{Opcode, opcode};
+use rustix::param::page_size;
 
 use super::ioctl::checked;
 use super::trial::{ExportedPage, Exporter};
@@ -50,6 +51,7 @@ impl Exporter for Udmabuf {
         let node = OpenOptions::new().read(true).write(true).open(NODE)?;
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = File::from(memfd_create("dma-trial", flags)?);
+        // The host's, which need not be the manager's.
         let size = page_size();
         file.set_len(size as u64)?;
         fcntl_add_seals(&file, SealFlags::SHRINK)?;
@@ -114,13 +116,6 @@ fn create(node: &File, file: &File, size: usize) -> io::Result<OwnedFd> {
     let made = checked(made)?;
     // SAFETY: the kernel has just made the descriptor for the caller, and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(made) })
-}
-
-/// The host's, which need not be the manager's.
-fn page_size() -> usize {
-    // SAFETY: asks for a number.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(size).expect("a page has a size")
 }
 
 #[cfg(test)]
