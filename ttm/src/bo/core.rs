@@ -184,6 +184,11 @@ impl BoCore {
     pub(crate) fn owe(&self, pins: u32) {
         // Release, and acquire below: what was done under the pins is done.
         self.owed.fetch_add(pins, Ordering::Release);
+        self.look_later();
+    }
+
+    /// Has the reaper look after it.
+    pub(crate) fn look_later(&self) {
         self.device.moving.push(self.me.clone());
         self.device.clock.unpark(&self.device.bell);
     }

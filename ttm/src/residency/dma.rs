@@ -179,11 +179,6 @@ impl BoCore {
         }
         idle
     }
-
-    pub(super) fn look_later(&self) {
-        self.device.moving.push(self.me.clone());
-        self.device.clock.unpark(&self.device.bell);
-    }
 }
 
 impl DeviceCore {
