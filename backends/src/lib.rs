@@ -29,3 +29,5 @@ pub mod dma;
 pub mod host;
 #[cfg(feature = "sim")]
 pub mod sim;
+#[cfg(feature = "vulkan")]
+pub mod vulkan;
