@@ -37,6 +37,7 @@ pub struct BoInfo {
     pub(crate) bytes: u64,
     pub(crate) kind: BoKind,
     pub(crate) align: PageCount,
+    pub(crate) opaque: bool,
     pub(crate) priority: u8,
     pub(crate) group: Option<Arc<Group>>,
     pub(crate) shared: Option<SharedReservation>,
@@ -50,6 +51,7 @@ impl BoInfo {
             bytes,
             kind: BoKind::Device,
             align: PageCount::ONE,
+            opaque: false,
             priority: 0,
             group: None,
             shared: None,
@@ -67,6 +69,14 @@ impl BoInfo {
     #[must_use]
     pub fn align(mut self, align: PageCount) -> Self {
         self.align = align;
+        self
+    }
+
+    /// Says that device memory holds its content in a form of the device's own, as it does tiled
+    /// images: only engines copy it in and out, and the CPU looks at it in system memory alone.
+    #[must_use]
+    pub fn opaque(mut self) -> Self {
+        self.opaque = true;
         self
     }
 

@@ -60,6 +60,10 @@ pub struct BoFacts {
     pub mode: CacheMode,
     /// Whether its owner needs the content.
     pub advice: Advice,
+    /// Whether device memory holds its content in a form of the device's own ([`BoInfo::opaque`]).
+    ///
+    /// [`BoInfo::opaque`]: crate::bo::BoInfo::opaque
+    pub opaque: bool,
     /// Whether the CPU touched it lately where it could not reach it: a place in the aperture suits
     /// it. Ends when it is validated into device memory the next time.
     pub cpu_access: bool,
@@ -140,6 +144,12 @@ pub trait Driver: Send + Sync + 'static {
     fn moved(&self, bo: &BoFacts, object: &Self::Object, job: &MoveFacts) {
         let _ = (bo, object, job);
     }
+
+    /// Nobody has the object any more; what the driver keeps for it is dropped soon, not necessarily
+    /// after `pending`, the fences of work that still uses it.
+    fn released(&self, object: &Self::Object, pending: &[Fence]) {
+        let _ = (object, pending);
+    }
 }
 
 /// One end of a copy.
@@ -198,6 +208,7 @@ pub(crate) trait AnyDriver: Send + Sync {
     fn place_for_cpu(&self, bo: &BoFacts, object: &dyn Any) -> Placement;
     fn route(&self, bo: &BoFacts, object: &dyn Any, job: &MoveFacts) -> Route;
     fn moved(&self, bo: &BoFacts, object: &dyn Any, job: &MoveFacts);
+    fn released(&self, object: &dyn Any, pending: &[Fence]);
 }
 
 /// Puts a driver's object type back.
@@ -224,5 +235,8 @@ impl<D: Driver> AnyDriver for Typed<D> {
     }
     fn moved(&self, bo: &BoFacts, object: &dyn Any, job: &MoveFacts) {
         self.0.moved(bo, typed::<D>(object), job);
+    }
+    fn released(&self, object: &dyn Any, pending: &[Fence]) {
+        self.0.released(typed::<D>(object), pending);
     }
 }

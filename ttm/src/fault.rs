@@ -17,6 +17,8 @@ pub enum Site {
     Create,
     /// A manager says that it is full.
     Take,
+    /// There is no memory behind space that a manager gave.
+    Provide,
     /// Frames run out.
     Frames,
     /// The records that a swap-out will need cannot be allocated.
@@ -41,11 +43,12 @@ pub enum Site {
 
 impl Site {
     /// All sites, in the order in which an operation usually meets them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Create,
         Self::Lock,
         Self::FenceSlots,
         Self::Take,
+        Self::Provide,
         Self::Records,
         Self::Frames,
         Self::Map,
@@ -66,6 +69,7 @@ impl Site {
             Self::Lock => "ttm.lock",
             Self::FenceSlots => "ttm.fence-slots",
             Self::Take => "ttm.take",
+            Self::Provide => "ttm.provide",
             Self::Records => "ttm.records",
             Self::Frames => "ttm.frames",
             Self::MoveStart => "ttm.move-start",

@@ -163,6 +163,7 @@ mod tests {
             pinned: false,
             mode: CacheMode::Cached,
             advice,
+            opaque: false,
             cpu_access: false,
         }
     }

@@ -38,6 +38,8 @@ pub(crate) struct BoCore {
     /// The size that was asked for.
     pub(crate) bytes: u64,
     pub(crate) align: PageCount,
+    /// Device memory holds the content in a form of its own.
+    pub(crate) opaque: bool,
     pub(crate) group: Option<Arc<Group>>,
     pub(crate) object: Box<dyn Any + Send + Sync>,
     /// Pins that were given up by somebody who could not lock.
@@ -117,6 +119,7 @@ pub(crate) struct NewBo {
     pub(crate) pages: PageCount,
     pub(crate) bytes: u64,
     pub(crate) align: PageCount,
+    pub(crate) opaque: bool,
     pub(crate) shared: Option<Arc<Reservation>>,
     pub(crate) group: Option<Arc<Group>>,
     pub(crate) priority: u8,
@@ -134,6 +137,7 @@ impl BoCore {
             pages: new.pages,
             bytes: new.bytes,
             align: new.align,
+            opaque: new.opaque,
             own: Reservation::new(),
             shared: new.shared,
             group: new.group,
@@ -231,6 +235,7 @@ impl BoCore {
             pinned: state.pins > 0,
             mode: state.mode,
             advice: state.advice,
+            opaque: self.opaque,
             cpu_access: state.cpu_access,
         }
     }

@@ -45,6 +45,7 @@ impl<D: Driver> Device<D> {
                 pages,
                 bytes: info.bytes,
                 align: info.align,
+                opaque: info.opaque,
                 shared: info.shared.map(|s| s.0),
                 group: info.group,
                 priority: info.priority,

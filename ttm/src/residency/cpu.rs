@@ -14,6 +14,7 @@ use crate::tt::Fill;
 
 use super::copy::View;
 use super::migrate::device_side;
+use super::view::OPAQUE;
 
 impl BoCore {
     /// Reads bytes of the content, after the writes that are pending.
@@ -172,7 +173,12 @@ impl BoCore {
     ) -> Result<()> {
         let Bytes { mut offset, end } = range;
         let device = match &state.resource {
-            Some(resource) if !resource.manager().uses_frames() => Some(device_side(resource)),
+            Some(resource) if !resource.manager().uses_frames() => {
+                if self.opaque {
+                    return Err(Error::Unsupported(OPAQUE));
+                }
+                Some(device_side(resource))
+            }
             _ => {
                 let pages = offset / PAGE_SIZE..end.div_ceil(PAGE_SIZE);
                 self.populate_part(state, pages, fresh, ask)?;

@@ -12,6 +12,8 @@ use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::trace::{Event, Reason};
 
+use super::migrate::pending;
+
 impl Victim for BoCore {
     fn object(&self) -> u64 {
         self.id
@@ -87,6 +89,7 @@ impl Victim for BoCore {
     fn take_down(&self) -> bool {
         let done = self.with_free(|held| {
             let mut state = self.state(held);
+            self.device.driver.released(&*self.object, &pending(held));
             self.abandon(held, &mut state);
         });
         if done.is_some() {

@@ -100,14 +100,26 @@ impl BoCore {
             claim,
             cache: place.cache,
         };
-        manager.take(&order).map_err(|refused| match refused {
+        let taken = manager.take(&order).map_err(|refused| match refused {
             TakeRefused::Full => Refused::Full,
             TakeRefused::Never | TakeRefused::Off => Refused::Next,
             TakeRefused::Invalid => Refused::End(Error::Invalid(
                 "a place wants zero pages or an alignment that is no power of two",
             )),
             TakeRefused::Limit(error) => Refused::Limit(error),
-        })
+        })?;
+        match self.provide(&taken) {
+            Ok(()) => Ok(taken),
+            // It goes back to its space; whoever leaves next may make room.
+            Err(Error::NoMemory { .. }) => Err(Refused::Full),
+            Err(error) => Err(Refused::End(error)),
+        }
+    }
+
+    fn provide(&self, taken: &Taken) -> Result<()> {
+        self.device
+            .probe(Site::Provide, || Error::no_memory(self.pages))?;
+        taken.resource.provide()
     }
 
     /// Takes space, asking others to leave until it fits. `gently` asks only the unprotected.

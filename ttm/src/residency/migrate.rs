@@ -192,6 +192,11 @@ impl BoCore {
     /// The CPU copies or clears, after everything that uses either end.
     fn move_by_cpu(&self, held: &Held<'_>, state: &mut BoState, decided: Move<'_>) -> Result<()> {
         let ask = decided.ask;
+        if self.opaque {
+            return Err(Error::Invalid(
+                "the driver has the CPU copy content that only engines understand",
+            ));
+        }
         self.wait_idle(held, Usage::Bookkeep, ask)?;
         for fence in &decided.after {
             self.wait_fence(fence, ask)?;

@@ -32,6 +32,10 @@ use super::migrate::device_side;
 /// so much meanwhile that copying that again keeps them waiting no less (bench `windows`).
 const PRECOPY_FROM: PageCount = PageCount::new(512).expect("2 MiB");
 
+/// Why the CPU does not look at device memory of an opaque object.
+pub(super) const OPAQUE: &str = "device memory holds this content in a form of its own; validate it \
+                                 into TT or SYSTEM for the CPU";
+
 /// So few pages between two that were written are copied again with them: mapping twice would take
 /// longer.
 const COPIED_ALONG: u64 = 16;
@@ -73,6 +77,7 @@ impl BoCore {
                 }
             }
             Side::Mapped(_) => return Err(Error::Invalid("addresses are for the device")),
+            Side::Device { .. } if self.opaque => return Err(Error::Unsupported(OPAQUE)),
             Side::Device { mem_type, ranges } => {
                 let manager = self.device.manager(*mem_type);
                 let Some(MemoryKind::Device(region)) = manager.map(|m| m.kind()) else {
@@ -316,7 +321,7 @@ impl BoCore {
             && let MemoryKind::Device(region) = resource.manager().kind()
         {
             let aperture = region.aperture();
-            if !aperture.is_empty() && !resource.is_within(aperture) {
+            if !self.opaque && !aperture.is_empty() && !resource.is_within(aperture) {
                 let place = Place::new(resource.mem_type()).within(aperture).desired();
                 placement = placement.with(place);
             }

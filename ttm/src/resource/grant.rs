@@ -3,12 +3,13 @@
 use placement::{CacheMode, Extent, Extents, MemType, PageCount, PageRange, PlaceFlags};
 use smallvec::SmallVec;
 
+use crate::error::Result;
 use crate::fence::Fence;
 use crate::sync::Arc;
 
 use super::group::Group;
 use super::lru::{Home, NodeId};
-use super::manager::Manager;
+use super::manager::{Manager, MemoryKind};
 
 /// Why a resource is given back; what the counters say of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -63,6 +64,18 @@ impl Resource {
 
     pub(crate) fn node(&self) -> NodeId {
         self.node
+    }
+
+    /// Has memory behind its pages, which are its own since just now.
+    ///
+    /// # Errors
+    /// Those of [`Region::provide`](super::Region::provide).
+    pub(crate) fn provide(&self) -> Result<()> {
+        let MemoryKind::Device(region) = self.manager.kind() else {
+            return Ok(());
+        };
+        let mut ranges = self.extents.iter().map(|e| e.range());
+        ranges.try_for_each(|range| region.provide(range))
     }
 
     /// The pages as ranges of the memory, in the object's order.

@@ -12,6 +12,19 @@ pub trait Region: Send + Sync {
     /// Its size.
     fn size(&self) -> PageCount;
 
+    /// Sees to it that there is memory behind pages that were just granted and not used before: for
+    /// memories that grow. Called with no lock of this crate's but reservations, before anything
+    /// else is done with the pages. Memory that is all there has nothing to do.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`](crate::Error::NoMemory): there is none, and its space, which knows of that,
+    /// grants nothing there until somebody gave something back. Others leave, and it is tried again.
+    /// Any other error ends the validate.
+    fn provide(&self, pages: PageRange) -> Result<()> {
+        let _ = pages;
+        Ok(())
+    }
+
     /// The pages that the CPU can reach; empty if none.
     fn aperture(&self) -> PageRange;
 
