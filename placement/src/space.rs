@@ -7,8 +7,10 @@
 //! - [`Range`]: the default. One run where a hole holds it, memory by the hole and extent.
 //! - [`Buddy`]: power-of-two blocks, for devices that map large blocks cheaply.
 //! - [`Unbounded`]: counts only, for memory whose addresses mean nothing.
+//! - [`Chunks`]: grows in chunks and gives them back, for memory made of separate allocations.
 
 mod buddy;
+mod chunks;
 mod grants;
 mod range;
 mod unbounded;
@@ -20,6 +22,7 @@ use core::fmt;
 use crate::{Extent, Extents, PageCount, PageRange};
 
 pub use buddy::Buddy;
+pub use chunks::{Chunk, ChunkSizes, Chunks};
 pub use range::Range;
 pub use unbounded::Unbounded;
 

@@ -75,6 +75,27 @@ impl Range {
         }
     }
 
+    /// The pages there are.
+    pub(super) const fn pages(&self) -> PageRange {
+        self.pages
+    }
+
+    /// What no hole exceeds: seldom more than the widest has, and known at once.
+    pub(super) fn widest(&self) -> u64 {
+        let free = self.pages.len().get() - self.grants.taken();
+        self.holes.widest().map_or(free, |widest| widest.min(free))
+    }
+
+    /// The generation of the last grant, or what [`resume`](Self::resume) was told.
+    pub(super) const fn generation(&self) -> u64 {
+        self.grants.generation()
+    }
+
+    /// Makes the generations of all later grants greater than `generation`.
+    pub(super) fn resume(&mut self, generation: u64) {
+        self.grants.resume(generation);
+    }
+
     /// Finds room for one run: a hole, and the run's first page in it.
     fn find(&mut self, pages: u64, window: PageRange, request: &Request) -> Option<(Place, u64)> {
         if self.is_plain(request) && pages <= Weight::MAX as u64 {

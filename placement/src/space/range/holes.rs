@@ -66,6 +66,12 @@ impl Holes {
         }
     }
 
+    /// A width that no hole exceeds; `None` where that is more than a weight can say.
+    pub(super) fn widest(&self) -> Option<u64> {
+        let widest = self.tree.widest();
+        (widest < Weight::MAX).then_some(widest as u64)
+    }
+
     /// Finds a hole for `pages` pages: the tightest of the first leaf that has some.
     #[inline]
     pub(super) fn find(&mut self, pages: u64) -> Option<Place> {
