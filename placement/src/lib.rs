@@ -9,8 +9,8 @@
 //! - [`place`]: [`Place`], one wish: a memory type, a window in it, flags, a cache mode.
 //! - [`placement`](mod@placement): [`Placement`], wishes in order of preference.
 //! - [`extent`]: [`Extent`], pages that a space has granted, with their generation.
-//! - [`space`]: [`Space`], who says which pages are taken, and its three kinds [`Range`],
-//!   [`Buddy`] and [`Unbounded`].
+//! - [`space`]: [`Space`], who says which pages are taken, and its kinds [`Range`], [`Buddy`],
+//!   [`Unbounded`] and [`Chunks`].
 //!
 //! ```
 //! use placement::{PageCount, Range, Request, Space, TakeError};
@@ -52,5 +52,7 @@ pub use extent::{Extent, Extents};
 pub use mem_type::MemType;
 pub use place::{CacheMode, Place, PlaceFlags};
 pub use placement::Placement;
-pub use space::{Buddy, Range, Request, Space, TakeError, Trim, Unbounded};
+pub use space::{
+    Buddy, Chunk, ChunkSizes, Chunks, Range, Request, Space, TakeError, Trim, Unbounded,
+};
 pub use units::{PAGE_SHIFT, PAGE_SIZE, PageCount, PageRange, human_bytes};

@@ -7,8 +7,10 @@
 //! - [`Range`]: the default. One run where a hole holds it, memory by the hole and extent.
 //! - [`Buddy`]: power-of-two blocks, for devices that map large blocks cheaply.
 //! - [`Unbounded`]: counts only, for memory whose addresses mean nothing.
+//! - [`Chunks`]: grows in chunks and gives them back, for memory made of separate allocations.
 
 mod buddy;
+mod chunks;
 mod grants;
 mod range;
 mod unbounded;
@@ -20,6 +22,7 @@ use core::fmt;
 use crate::{Extent, Extents, PageCount, PageRange};
 
 pub use buddy::Buddy;
+pub use chunks::{Chunk, ChunkSizes, Chunks};
 pub use range::Range;
 pub use unbounded::Unbounded;
 
@@ -85,23 +88,24 @@ impl Request {
         self
     }
 
-    /// Checks the request against a space of `size` pages: the window cut to the space.
+    /// Checks the request against a space of the pages `space`: the window cut to the space.
     ///
     /// # Errors
     /// [`TakeError::Invalid`] and [`TakeError::Never`]; what is returned holds the request while
     /// the space is empty.
     #[inline]
-    fn usable_window(&self, size: u64) -> Result<PageRange, TakeError> {
+    fn usable_window(&self, space: PageRange) -> Result<PageRange, TakeError> {
         if self.pages.is_zero() || !self.align.get().is_power_of_two() {
             return Err(TakeError::Invalid);
         }
-        let end = self.window.end().min(size);
+        let start = self.window.start().max(space.start());
+        let end = self.window.end().min(space.end());
         // Both terms are below 2^53, the sums cannot wrap.
-        let first = align_up(self.window.start(), self.align.get());
+        let first = align_up(start, self.align.get());
         if first + self.pages.get() > end {
             return Err(TakeError::Never);
         }
-        Ok(PageRange::within_max(self.window.start(), end))
+        Ok(PageRange::within_max(start, end))
     }
 }
 

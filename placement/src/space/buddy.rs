@@ -139,7 +139,7 @@ impl Space for Buddy {
     #[inline]
     fn take(&mut self, request: &Request) -> Result<Extents, TakeError> {
         let want = Want {
-            window: request.usable_window(self.size)?,
+            window: request.usable_window(PageRange::within_max(0, self.size))?,
             pages: request.pages.get(),
             align: request.align.get(),
             top_down: request.top_down,

@@ -120,6 +120,16 @@ impl Grants {
         }
     }
 
+    /// The generation that no grant so far exceeds.
+    pub(super) const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Makes the generations of all later grants greater than `generation`.
+    pub(super) fn resume(&mut self, generation: u64) {
+        self.generation = self.generation.max(generation);
+    }
+
     /// The pages granted.
     pub(super) const fn taken(&self) -> u64 {
         self.taken
@@ -173,6 +183,6 @@ impl Grants {
 
 #[cold]
 #[inline(never)]
-fn unknown(extent: &Extent) -> ! {
+pub(super) fn unknown(extent: &Extent) -> ! {
     panic!("extent {extent} is not granted by this space, or was given back already")
 }

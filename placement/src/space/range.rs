@@ -55,7 +55,7 @@ use crate::{Extent, Extents, PageCount, PageRange, Request, TakeError};
 /// ```
 #[derive(Debug)]
 pub struct Range {
-    size: u64,
+    pages: PageRange,
     holes: Holes,
     grants: Grants,
 }
@@ -63,11 +63,37 @@ pub struct Range {
 impl Range {
     /// Makes a space of `size` pages of which nothing is taken.
     pub fn new(size: PageCount) -> Self {
+        Self::over(PageRange::within_max(0, size.get()))
+    }
+
+    /// Makes a space of the pages `pages`, wherever they begin, of which nothing is taken.
+    pub(super) fn over(pages: PageRange) -> Self {
         Self {
-            size: size.get(),
-            holes: Holes::new(size.get()),
+            pages,
+            holes: Holes::new(pages),
             grants: Grants::new(),
         }
+    }
+
+    /// The pages there are.
+    pub(super) const fn pages(&self) -> PageRange {
+        self.pages
+    }
+
+    /// What no hole exceeds: seldom more than the widest has, and known at once.
+    pub(super) fn widest(&self) -> u64 {
+        let free = self.pages.len().get() - self.grants.taken();
+        self.holes.widest().map_or(free, |widest| widest.min(free))
+    }
+
+    /// The generation of the last grant, or what [`resume`](Self::resume) was told.
+    pub(super) const fn generation(&self) -> u64 {
+        self.grants.generation()
+    }
+
+    /// Makes the generations of all later grants greater than `generation`.
+    pub(super) fn resume(&mut self, generation: u64) {
+        self.grants.resume(generation);
     }
 
     /// Finds room for one run: a hole, and the run's first page in it.
@@ -87,8 +113,8 @@ impl Range {
     /// Whether any hole that is wide enough will do, and any place in it.
     #[inline]
     fn is_plain(&self, request: &Request) -> bool {
-        request.window.start() == 0
-            && request.window.end() >= self.size
+        request.window.start() <= self.pages.start()
+            && request.window.end() >= self.pages.end()
             && request.align.get() == 1
             && !request.top_down
     }
@@ -97,7 +123,7 @@ impl Range {
     #[cold]
     #[inline(never)]
     fn take_special(&mut self, request: &Request) -> Result<Extents, TakeError> {
-        let window = request.usable_window(self.size)?;
+        let window = request.usable_window(self.pages)?;
         let pages = request.pages.get();
         if let Some((place, start)) = self.find(pages, window, request) {
             return Ok(Extents::from_buf([self.grant(place, start, pages)]));
@@ -167,7 +193,7 @@ impl Range {
     fn holds_scattered(&self, window: PageRange, request: &Request) -> bool {
         let align = request.align.get();
         let tail = request.pages.get() % align;
-        if align == 1 && window.start() == 0 && window.end() == self.size {
+        if align == 1 && window == self.pages {
             return true;
         }
         let mut whole = 0;
@@ -206,11 +232,11 @@ impl Space for Range {
     }
 
     fn size(&self) -> PageCount {
-        PageCount::within_max(self.size)
+        self.pages.len()
     }
 
     fn free(&self) -> PageCount {
-        PageCount::within_max(self.size - self.grants.taken())
+        PageCount::within_max(self.pages.len().get() - self.grants.taken())
     }
 
     fn largest_hole(&self) -> PageCount {
@@ -227,7 +253,7 @@ impl Space for Range {
         });
         let mut blocks: Vec<_> = grants.chain(self.holes.blocks()).collect();
         blocks.sort_unstable_by_key(|&(start, end, ..)| (start, end));
-        let (mut end, mut last, mut next) = (0, Neighbour::BORDER, None);
+        let (mut end, mut last, mut next) = (self.pages.start(), Neighbour::BORDER, None);
         for (start, block_end, block, before, after) in blocks {
             if start != end {
                 return Err(format!(
@@ -242,9 +268,9 @@ impl Space for Range {
         if next.is_some_and(|next| next != Neighbour::BORDER) {
             return Err(format!("{last:?} is the last block and links on"));
         }
-        match end == self.size {
+        match end == self.pages.end() {
             true => Ok(()),
-            false => Err(format!("pages end at {end:#x}, not at {:#x}", self.size)),
+            false => Err(format!("pages of {} end at {end:#x}", self.pages)),
         }
     }
 

@@ -48,7 +48,7 @@ impl Default for Unbounded {
 
 impl Space for Unbounded {
     fn take(&mut self, request: &Request) -> Result<Extents, TakeError> {
-        let window = request.usable_window(PageCount::MAX.get())?;
+        let window = request.usable_window(PageRange::ALL)?;
         if request.pages > self.free() {
             return Err(TakeError::Full);
         }

@@ -8,6 +8,7 @@ pub(crate) enum Kind {
     Range,
     Buddy,
     Unbounded,
+    Chunks,
 }
 
 pub(crate) fn pages(n: u64) -> PageCount {

@@ -29,6 +29,7 @@ use super::links::{BORDER, Links, Neighbour, Place};
 use super::node::{Weight, weight};
 use super::tree::Tree;
 use super::want::Want;
+use crate::PageRange;
 
 /// All holes of a range, and the order of its blocks.
 ///
@@ -46,12 +47,12 @@ pub(super) struct Holes {
 
 impl Holes {
     /// Makes the holes of a range of which nothing is taken.
-    pub(super) fn new(size: u64) -> Self {
+    pub(super) fn new(pages: PageRange) -> Self {
         let mut leaf = Leaf::new(0, u64::MAX);
-        if size > 0 {
+        if !pages.is_empty() {
             leaf.insert(Hole {
-                start: 0,
-                end: size,
+                start: pages.start(),
+                end: pages.end(),
                 before: BORDER,
                 after: BORDER,
             });
@@ -63,6 +64,12 @@ impl Holes {
             vacant: Vec::new(),
             links: Links::new(),
         }
+    }
+
+    /// A width that no hole exceeds; `None` where that is more than a weight can say.
+    pub(super) fn widest(&self) -> Option<u64> {
+        let widest = self.tree.widest();
+        (widest < Weight::MAX).then_some(widest as u64)
     }
 
     /// Finds a hole for `pages` pages: the tightest of the first leaf that has some.
