@@ -6,7 +6,7 @@
 //! its allows them; the structures live until the call that they are handed to is over.
 #![expect(unsafe_code, reason = "calls of the Vulkan driver")]
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 
 use ash::{ext, khr, vk};
@@ -53,7 +53,7 @@ struct Asked<'a> {
     instance: &'a ash::Instance,
     physical: vk::PhysicalDevice,
     properties: vk::PhysicalDeviceProperties,
-    extensions: HashSet<CString>,
+    extensions: BTreeSet<CString>,
 }
 
 impl<'a> Asked<'a> {
