@@ -8,6 +8,7 @@
 //! - [`dma`]: what the platform says of its devices' ways to memory ([`dma::Probe`]).
 //! - `sim` (feature `sim`, on by default): a fake device with VRAM, copy engines, kernels and a
 //!   virtual clock, which fails when it is told to.
+//! - `vulkan` (feature `vulkan`): memory of real devices by way of Vulkan.
 //!
 //! What is not here: policy. Which object leaves, where it goes and who waits is decided in
 //! [`ttm`]; a backend does what it is asked or says why not.
@@ -21,7 +22,8 @@
 //! [`ttm::pages::Mapped`]), `host/pages/nodes.rs` (memory policies), `host/space/mapping.rs`
 //! (windows), `host/space/uffd.rs` (userfaultfd), `host/space/signal.rs` (a signal handler),
 //! `host/positional.rs` (file I/O from and to raw memory), `host/backup/io/uring.rs` (the same, handed
-//! to the kernel) and `sim/words.rs` (volatile words).
+//! to the kernel), `sim/words.rs` (volatile words), and `vulkan/instance.rs` and `vulkan/query.rs`
+//! (calls of the Vulkan loader and of drivers).
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
