@@ -43,7 +43,9 @@ pub use pressure::{
 pub use space::{HostSpace, Strategy};
 pub use threads::Threads;
 
-#[cfg(feature = "sim")]
+#[cfg(any(feature = "sim", feature = "vulkan"))]
 pub(crate) use file_map::FileMap;
 #[cfg(feature = "sim")]
-pub(crate) use pages::{discard, host_pages, memfd, out_of_memory, punch, reserve, write_zeroes};
+pub(crate) use pages::{discard, host_pages, out_of_memory, punch, write_zeroes};
+#[cfg(any(feature = "sim", feature = "vulkan"))]
+pub(crate) use pages::{memfd, reserve};

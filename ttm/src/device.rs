@@ -17,13 +17,32 @@ use crate::driver::Driver;
 use crate::fence::FenceError;
 use crate::pages::{Budget, Pool};
 use crate::resource::{Manager, UNNEEDED, level_of};
-use crate::sync::Arc;
+use crate::sync::{Arc, Weak};
 use crate::trace::Record;
 
 /// A device. Clones are the same device.
 pub struct Device<D: Driver> {
     pub(crate) core: Arc<DeviceCore>,
     driver: Arc<D>,
+}
+
+/// Tells a device that it is gone; see [`Device::loss`].
+#[derive(Clone)]
+pub struct Loss(Weak<DeviceCore>);
+
+impl Loss {
+    /// As [`Device::set_lost`]. Nothing if the device is there no more.
+    pub fn tell(&self) {
+        if let Some(core) = self.0.upgrade() {
+            core.set_lost();
+        }
+    }
+}
+
+impl fmt::Debug for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Loss")
+    }
 }
 
 /// Who keeps a device from closing.
@@ -156,6 +175,12 @@ impl<D: Driver> Device<D> {
     pub fn set_lost(&self) -> FenceError {
         self.core.set_lost();
         FenceError::DeviceLost
+    }
+
+    /// Who tells the device that it is gone, without keeping it alive: for backends that find out.
+    #[must_use]
+    pub fn loss(&self) -> Loss {
+        Loss(Arc::downgrade(&self.core))
     }
 
     /// Notes that the device is back, its memory empty. Content that was lost stays lost until

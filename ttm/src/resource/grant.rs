@@ -85,9 +85,13 @@ impl Resource {
 
     /// Whether all pages adjoin: a lucky scattered grant counts.
     pub(crate) fn is_contiguous(&self) -> bool {
+        let goes_on = |page| match self.manager.kind() {
+            MemoryKind::Device(region) => region.goes_on_at(page),
+            MemoryKind::Frames => true,
+        };
         self.extents
             .windows(2)
-            .all(|pair| pair[0].range().end() == pair[1].start())
+            .all(|pair| pair[0].range().end() == pair[1].start() && goes_on(pair[1].start()))
     }
 
     /// Whether every page lies in `window`.

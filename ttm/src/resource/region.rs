@@ -25,6 +25,13 @@ pub trait Region: Send + Sync {
         Ok(())
     }
 
+    /// Whether `page` is in one run with the page before it. Not so between the allocations of a memory
+    /// that has several.
+    fn goes_on_at(&self, page: u64) -> bool {
+        let _ = page;
+        true
+    }
+
     /// The pages that the CPU can reach; empty if none.
     fn aperture(&self) -> PageRange;
 

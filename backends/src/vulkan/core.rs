@@ -1,0 +1,96 @@
+//! A Vulkan device put together.
+
+use core::time::Duration;
+
+use ash::vk;
+use placement::MemType;
+use ttm::clock::Clock;
+use ttm::driver::{CopyEngine, CopyJob};
+use ttm::fence::Fence;
+use ttm::sync::{Arc, Mutex};
+
+use super::budget::Budgets;
+use super::costs::Costs;
+use super::engine::Engine;
+use super::layout::Layout;
+use super::line::Line;
+use super::objects::Binder;
+use super::raw::{Raw, SharedQueue};
+use super::step::Sides;
+use super::trash::Trash;
+use super::trials::Trials;
+use super::watch::Watch;
+
+/// What everything of a device shares. Lives until the last object, engine and handle is gone.
+pub(super) struct Core {
+    // First, so that its thread has ended before anything else goes.
+    pub(super) watch: Arc<Watch>,
+    pub(super) engine: Arc<Engine>,
+    pub(super) binder: Binder,
+    /// Timelines of users.
+    pub(super) lines: Mutex<Vec<Arc<Line>>>,
+    pub(super) trash: Trash,
+    pub(super) sides: Arc<Sides>,
+    pub(super) budgets: Arc<Budgets>,
+    pub(super) raw: Arc<Raw>,
+    pub(super) layout: Layout,
+    pub(super) trials: Trials,
+    pub(super) costs: Costs,
+    pub(super) transfer: Arc<SharedQueue>,
+    pub(super) sparse: Option<Arc<SharedQueue>>,
+    pub(super) general: Arc<SharedQueue>,
+    /// Queue families of all that use objects, each once.
+    pub(super) families: Vec<u32>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// How long an empty chunk is kept.
+    pub(super) idle: Duration,
+    /// Whether buffers may be stable.
+    pub(super) stable: bool,
+    /// Whether system pages are imported.
+    pub(super) imports: bool,
+}
+
+impl Core {
+    /// Whether a buffer's handle can stay when its memory changes.
+    pub(super) fn can_be_stable(&self) -> bool {
+        self.stable && self.trials.sparse && self.sparse.is_some()
+    }
+
+    /// The families that share an object: those that its user names, and those of the manager.
+    pub(super) fn families_of(&self, named: &[u32]) -> Vec<u32> {
+        if named.is_empty() {
+            return self.families.clone();
+        }
+        let mut families = named.to_vec();
+        families.push(self.transfer.family());
+        families.sort_unstable();
+        families.dedup();
+        families
+    }
+
+    /// As what chunks of a memory go out.
+    pub(super) fn exported_as(&self, mem_type: MemType) -> vk::ExternalMemoryHandleTypeFlags {
+        let region = self.sides.region(mem_type);
+        let export = region.and_then(|region| region.kind().export);
+        export.map(|(how, _)| how).unwrap_or_default()
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.transfer.wait_idle(&self.raw);
+        if let Some(sparse) = &self.sparse {
+            sparse.wait_idle(&self.raw);
+        }
+        self.trash.empty();
+    }
+}
+
+/// The engine as the manager has it: it keeps everything that its fences need.
+pub(super) struct KeptEngine(pub(super) Arc<Core>);
+
+impl CopyEngine for KeptEngine {
+    fn submit(&self, job: CopyJob) -> ttm::Result<Fence> {
+        self.0.engine.submit(job)
+    }
+}

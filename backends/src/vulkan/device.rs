@@ -1,0 +1,606 @@
+//! A Vulkan device as its users have it.
+
+use core::fmt;
+use std::os::fd::OwnedFd;
+
+use ash::vk;
+use placement::{Chunks, MemType};
+use ttm::bo::{Bo, Locked, Reserved};
+use ttm::clock::{Clock, Progress, Service, WaitCell};
+use ttm::device::{Device, DeviceBuilder};
+use ttm::driver::{Driver, Side};
+use ttm::error::{Error, Result};
+use ttm::fence::{Fence, Usage};
+use ttm::pages::PageSource;
+use ttm::sync::atomic::{AtomicU64, Ordering};
+use ttm::sync::{Arc, Mutex, Weak};
+
+use crate::host::wall_clock;
+
+use super::budget::Budgets;
+use super::config::VulkanConfig;
+use super::core::{Core, KeptEngine};
+use super::costs::Costs;
+use super::driver::VulkanDriver;
+use super::engine::{Engine, EngineCounts};
+use super::error::VulkanError;
+use super::facts::Facts;
+use super::import::HostImport;
+use super::layout::{Chunked, Layout, MadeOf};
+use super::line::Line;
+use super::objects::{Binder, Binding, BufferInfo, Described, ImageInfo, VulkanObject};
+use super::raw::{Raw, Semaphore, SharedQueue};
+use super::region::{ChunkKind, ChunkRegion, ChunkSpace, ChunkUsage, pages_of};
+use super::step::Sides;
+use super::trash::Trash;
+use super::trials::{Bench, Trials};
+use super::watch::{Standing, Watch};
+
+/// A device of Vulkan's, ready to be a manager's. Clones are the same device.
+///
+/// What of it a [`Device`] of the manager's needs keeps it alive, and so does every object. Its user
+/// waits for his own work on it before the last of them goes.
+#[derive(Clone)]
+pub struct VulkanDevice {
+    core: Arc<Core>,
+}
+
+/// The queues of a device, as its opener has them.
+#[derive(Clone, Debug)]
+pub struct DeviceQueues {
+    /// What the manager copies by.
+    pub transfer: Arc<SharedQueue>,
+    /// What it binds sparse memory by, if there is such a queue.
+    pub sparse: Option<Arc<SharedQueue>>,
+    /// What its user's work goes to.
+    pub general: Arc<SharedQueue>,
+    /// Extensions that are on.
+    pub extensions: Vec<&'static core::ffi::CStr>,
+    /// Whether `sparseBinding` is on.
+    pub sparse_binding: bool,
+    /// Whether `bufferDeviceAddress` is on.
+    pub buffer_address: bool,
+}
+
+/// A timeline semaphore by which a user says how far his work is.
+#[derive(Clone)]
+pub struct UserTimeline {
+    core: Arc<Core>,
+    line: Arc<Line>,
+    last: Arc<Mutex<u64>>,
+}
+
+impl VulkanDevice {
+    /// Builds on what was opened.
+    pub(super) fn on(
+        raw: Arc<Raw>,
+        queues: &DeviceQueues,
+        config: &VulkanConfig,
+    ) -> core::result::Result<Self, VulkanError> {
+        let unsuitable = |lacks: String| VulkanError::Unsuitable {
+            device: raw.facts.name.clone(),
+            lacks,
+        };
+        let mut layout = Layout::of(&raw.facts).map_err(unsuitable)?;
+        let sparse = queues.sparse.as_ref();
+        let visible = visible_memory(&layout);
+        let trials = match visible {
+            Some(visible) => Bench {
+                raw: &raw,
+                transfer: &queues.transfer,
+                sparse,
+                visible,
+            }
+            .run(),
+            // Nothing can be looked at: only what every driver has to keep is believed.
+            None => Trials {
+                sparse: raw.facts.can.sparse_buffers,
+                ..Trials::default()
+            },
+        };
+        if !trials.import && has_imports(&layout) {
+            let mut facts = raw.facts.clone();
+            facts.can.host_import = false;
+            layout = Layout::of(&facts).map_err(unsuitable)?;
+        }
+        let costs = match (config.copies, visible) {
+            (super::costs::Copies::Measured, Some(visible)) => {
+                Costs::measure(&raw, &queues.transfer, visible)?
+            }
+            (copies, _) => Costs::fixed(copies),
+        };
+        let mut families = vec![queues.general.family(), queues.transfer.family()];
+        families.extend(sparse.map(|queue| queue.family()));
+        families.sort_unstable();
+        families.dedup();
+        let stable = config.stable && trials.sparse && sparse.is_some();
+        let budgets = Budgets::new(&raw);
+        let export = trials
+            .file
+            .filter(|_| config.windows && (!stable || trials.sparse_file));
+        let regions = regions(&raw, &layout, config, &budgets, &families, export);
+        let sides = Sides::new(regions);
+        let clock = wall_clock();
+        let watch = Arc::new(Watch::start(&raw)?);
+        let engine = Engine::new(&raw, &watch, &queues.transfer, &sides, &clock)?;
+        let line = Line::new(&raw, &watch, Semaphore::create(&raw, false)?, &clock);
+        let binder = Binder::new(sparse.unwrap_or(&queues.transfer), line);
+        Ok(Self {
+            core: Arc::new(Core {
+                watch,
+                engine,
+                binder,
+                lines: Mutex::new(Vec::new()),
+                trash: Trash::default(),
+                sides,
+                budgets,
+                raw,
+                layout,
+                trials,
+                costs,
+                transfer: Arc::clone(&queues.transfer),
+                sparse: queues.sparse.clone(),
+                general: Arc::clone(&queues.general),
+                families,
+                clock,
+                idle: config.idle,
+                stable,
+                imports: config.import && trials.import,
+            }),
+        })
+    }
+
+    /// Begins a device of the manager's with this one's memories, its queue and its driver. Pages of
+    /// `source` are imported where the device takes them.
+    #[must_use]
+    pub fn builder(&self, source: Arc<dyn PageSource>) -> DeviceBuilder<VulkanDriver> {
+        self.builder_for(VulkanDriver::new(&self.core), source)
+    }
+
+    /// The driver that [`VulkanDevice::builder`] takes, for one of one's own to ask.
+    #[must_use]
+    pub fn driver(&self) -> VulkanDriver {
+        VulkanDriver::new(&self.core)
+    }
+
+    /// The same with a driver of one's own, whose objects have a [`VulkanObject`] each.
+    ///
+    /// A Vulkan device has one manager: the second has no memory left.
+    #[must_use]
+    pub fn builder_for<D: Driver>(
+        &self,
+        driver: D,
+        source: Arc<dyn PageSource>,
+    ) -> DeviceBuilder<D> {
+        let core = &self.core;
+        let mut builder = Device::builder(driver, Arc::clone(&core.clock))
+            .pages(Arc::clone(&source))
+            .engine(Arc::new(KeptEngine(Arc::clone(core))));
+        for (mem_type, region) in core.sides.regions() {
+            let space = Box::new(ChunkSpace(Arc::clone(region)));
+            builder = builder.memory(mem_type, space, Arc::clone(region) as _);
+        }
+        if core.imports {
+            let import = HostImport::new(&core.raw, &source, core.families.clone());
+            core.sides.set_import(Arc::clone(&import));
+            builder = builder.mapper(import);
+        }
+        builder
+    }
+
+    /// Describes an object that is bytes and nothing more, for the manager to make.
+    #[must_use]
+    pub fn memory(&self, bytes: u64) -> Described {
+        VulkanObject::memory(&self.core, bytes)
+    }
+
+    /// Describes a buffer object.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for no bytes or a bad alignment, [`Error::Unsupported`] if it is to be
+    /// stable and the device cannot, and those of `vkCreateBuffer`.
+    pub fn buffer(&self, info: &BufferInfo) -> Result<Described> {
+        VulkanObject::buffer(&self.core, info)
+    }
+
+    /// Describes an image object.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for sparse flags, [`Error::Backend`] for formats that do not move or
+    /// that the device has no such images of, and those of `vkCreateImage`.
+    pub fn image(&self, info: &ImageInfo) -> Result<Described> {
+        VulkanObject::image(&self.core, info)
+    }
+
+    /// Makes objects that a transaction holds, and has validated, ready for work of class `usage`: binds
+    /// their memory, and says what they are and what the work waits for. Add the work's fence to
+    /// them once it is submitted, in the same transaction.
+    ///
+    /// Waits, by the CPU, for fences that are not of this device.
+    ///
+    /// # Errors
+    /// - [`Error::Unsupported`]: a buffer or an image cannot be where the object is, and why.
+    /// - [`Error::DeviceLost`], [`Error::Backend`]; nothing is bound that was not before.
+    pub fn bind<D, R>(
+        &self,
+        locked: &Locked<'_, D, R>,
+        objects: &[&Bo<D>],
+        usage: Usage,
+    ) -> Result<Binding>
+    where
+        D: Driver,
+        D::Object: AsRef<VulkanObject>,
+    {
+        self.core.bind(locked, objects, usage)
+    }
+
+    /// Where an object's bytes are in device memory, in its order: allocation, first byte, how many.
+    /// For raw use; valid as [`Reserved::side`] is.
+    ///
+    /// # Errors
+    /// Those of [`Reserved::side`]; [`Error::Unsupported`] for pages that the device does not find.
+    pub fn pieces<D: Driver>(
+        &self,
+        reserved: &Reserved<'_, D>,
+    ) -> Result<Vec<(vk::DeviceMemory, u64, u64)>> {
+        let side = reserved.side()?;
+        let parts = self
+            .core
+            .sides
+            .parts(&side, reserved.facts().pages.bytes())?;
+        Ok(super::objects::place_of(&parts).into_vec())
+    }
+
+    /// A descriptor of the allocation that an object is in, and the byte of it at which it begins, for
+    /// another process or API. Pin the object first: it says nothing of where it goes next.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the memory does not go out, or the object is in several pieces or
+    /// not in device memory.
+    pub fn export<D: Driver>(
+        &self,
+        reserved: &Reserved<'_, D>,
+    ) -> Result<(OwnedFd, vk::ExternalMemoryHandleTypeFlags, u64)> {
+        let refused = Error::Unsupported(
+            "only an object in one run of device memory that goes out can be handed out; \
+             `VulkanDevice::trials` says as what memory goes out",
+        );
+        let Side::Device { mem_type, ranges } = reserved.side()? else {
+            return Err(refused);
+        };
+        let how = self.core.exported_as(mem_type);
+        let ([range], false) = (&ranges[..], how.is_empty()) else {
+            return Err(refused);
+        };
+        let region = self.core.sides.region(mem_type);
+        let Some(chunk) = region.and_then(|region| region.chunk_at(range.start())) else {
+            return Err(refused);
+        };
+        let fd = chunk.memory.export(how)?;
+        Ok((fd, how, chunk.offset_of(range.start())))
+    }
+
+    /// A new timeline semaphore for its user's work, at 0.
+    ///
+    /// # Errors
+    /// Those of `vkCreateSemaphore`.
+    pub fn timeline(&self) -> Result<UserTimeline> {
+        let exported = self.core.raw.exports_semaphores();
+        let semaphore = Semaphore::create(&self.core.raw, exported)?;
+        Ok(self.user_timeline(semaphore, 0))
+    }
+
+    pub(super) fn user_timeline(&self, semaphore: Semaphore, value: u64) -> UserTimeline {
+        let core = &self.core;
+        let line = Line::new(&core.raw, &core.watch, semaphore, &core.clock);
+        core.lines.lock().push(Arc::clone(&line));
+        UserTimeline {
+            core: Arc::clone(core),
+            line,
+            last: Arc::new(Mutex::new(value)),
+        }
+    }
+
+    /// The semaphore and its value that work on this device waits for instead of a fence; nothing if
+    /// it has signalled, or is not of this device.
+    #[must_use]
+    pub fn point(&self, fence: &Fence) -> Option<(vk::Semaphore, u64)> {
+        match self.core.watch.standing(fence) {
+            Standing::Point(semaphore, value) => Some((semaphore, value)),
+            Standing::Reached | Standing::Foreign => None,
+        }
+    }
+
+    /// Background work: budgets, chunks that are empty for long, buffers that nobody uses.
+    #[must_use]
+    pub fn services(&self) -> Vec<Arc<dyn Service>> {
+        vec![Arc::new(Tender {
+            core: Arc::downgrade(&self.core),
+            bell: WaitCell::new(),
+            asked: AtomicU64::new(0),
+        })]
+    }
+
+    /// Has the manager's device learn of it when this one is lost: once. The manager's is not kept
+    /// alive.
+    pub fn tell_of_loss<D: Driver>(&self, device: &Device<D>) {
+        let loss = device.loss();
+        self.core.watch.on_loss(Box::new(move || loss.tell()));
+    }
+
+    /// Whether a call said that the device is lost.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.core.raw.is_lost()
+    }
+
+    /// What the device says of itself.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.core.raw.facts
+    }
+
+    /// Its memories.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.core.layout
+    }
+
+    /// What it was found to do.
+    #[must_use]
+    pub fn trials(&self) -> &Trials {
+        &self.core.trials
+    }
+
+    /// What copies cost.
+    #[must_use]
+    pub fn costs(&self) -> &Costs {
+        &self.core.costs
+    }
+
+    /// Whether buffers can keep their handle when they move.
+    #[must_use]
+    pub fn keeps_handles(&self) -> bool {
+        self.core.can_be_stable()
+    }
+
+    /// What a memory of chunks holds.
+    #[must_use]
+    pub fn usage(&self, mem_type: MemType) -> Option<ChunkUsage> {
+        self.core
+            .sides
+            .region(mem_type)
+            .map(|region| region.usage())
+    }
+
+    /// What the driver lets this process have of a memory's heap, smoothed, in bytes; nothing where it
+    /// does not say.
+    #[must_use]
+    pub fn budget(&self, mem_type: MemType) -> Option<u64> {
+        let region = self.core.sides.region(mem_type)?;
+        self.core.budgets.of(region.kind().of.heap)
+    }
+
+    /// Changes the most that is allocated of a memory, in bytes; at most its heap. What is more stays
+    /// until somebody else wants room.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it is not a memory of chunks.
+    pub fn set_limit(&self, mem_type: MemType, bytes: u64) -> Result<()> {
+        let region = self.core.sides.region(mem_type);
+        let region = region.ok_or(Error::Invalid("not a memory of chunks"))?;
+        region.set_limit(pages_of(bytes));
+        Ok(())
+    }
+
+    /// Frees empty chunks now.
+    pub fn trim(&self) {
+        for (_, region) in self.core.sides.regions() {
+            region.trim();
+        }
+    }
+
+    /// What the transfer queue did.
+    #[must_use]
+    pub fn counts(&self) -> EngineCounts {
+        self.core.engine.counts()
+    }
+
+    /// Pages of the process that the device finds now: how many mappings.
+    #[must_use]
+    pub fn imports(&self) -> u64 {
+        use ttm::dma::Mapper;
+        self.core.sides.import().map_or(0, |import| import.live())
+    }
+
+    /// The queue for its user's work. Others submit to it too, perhaps: hold it.
+    #[must_use]
+    pub fn general_queue(&self) -> &Arc<SharedQueue> {
+        &self.core.general
+    }
+
+    /// The functions of the device, for raw use.
+    #[must_use]
+    pub fn ash(&self) -> &ash::Device {
+        self.core.raw.device()
+    }
+
+    /// The functions of its instance.
+    #[must_use]
+    pub fn instance(&self) -> &ash::Instance {
+        self.core.raw.instance()
+    }
+
+    /// The device before it was opened.
+    #[must_use]
+    pub fn physical(&self) -> vk::PhysicalDevice {
+        self.core.raw.physical()
+    }
+
+    /// The clock that its fences are on.
+    #[must_use]
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.core.clock)
+    }
+
+    pub(super) fn raw(&self) -> &Arc<Raw> {
+        &self.core.raw
+    }
+}
+
+impl fmt::Debug for VulkanDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VulkanDevice({})", self.core.raw.facts.name)
+    }
+}
+
+impl UserTimeline {
+    /// The next point: work that is being submitted signals the semaphore to the value. The fence
+    /// goes to the objects that it uses. Submit in the order of the values.
+    pub fn next(&self) -> (Fence, u64) {
+        let mut last = self.last.lock();
+        *last += 1;
+        let fence = self.line.fence_at(*last);
+        (fence.expect("the last point and one more"), *last)
+    }
+
+    /// A fence for a value of one's own choice, more than all before.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it is not.
+    pub fn fence_at(&self, value: u64) -> Result<Fence> {
+        let mut last = self.last.lock();
+        let fence = (value > *last).then(|| self.line.fence_at(value)).flatten();
+        let fence = fence.ok_or(Error::Invalid("values of a timeline only grow"))?;
+        *last = value;
+        Ok(fence)
+    }
+
+    /// The last point's work was not submitted after all: its fence fails.
+    pub fn cancel(&self, fence: &Fence, value: u64) {
+        self.line.fail(fence, value);
+    }
+
+    /// The semaphore.
+    #[must_use]
+    pub fn semaphore(&self) -> vk::Semaphore {
+        self.line.semaphore().handle()
+    }
+
+    /// A descriptor of the semaphore, for another process or API.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] if semaphores of this device do not go out.
+    pub fn export(&self) -> Result<OwnedFd> {
+        Ok(self.line.semaphore().export()?)
+    }
+}
+
+impl Drop for UserTimeline {
+    fn drop(&mut self) {
+        if Arc::strong_count(&self.last) == 1 {
+            // Pending points are still watched by whoever asks; the list only kept it alive.
+            let mut lines = self.core.lines.lock();
+            lines.retain(|line| !Arc::ptr_eq(line, &self.line) || line.is_pending());
+        }
+    }
+}
+
+impl fmt::Debug for UserTimeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "UserTimeline({:?} at {})",
+            self.semaphore(),
+            *self.last.lock()
+        )
+    }
+}
+
+/// The best memory that the CPU reaches.
+fn visible_memory(layout: &Layout) -> Option<Chunked> {
+    let chunked = layout.memories.iter().filter_map(|memory| memory.chunked());
+    chunked.into_iter().find(|c| c.visible && c.coherent)
+}
+
+fn has_imports(layout: &Layout) -> bool {
+    let imported = MadeOf::Frames { imported: true };
+    layout
+        .memories
+        .iter()
+        .any(|memory| memory.made_of == imported)
+}
+
+fn regions(
+    raw: &Arc<Raw>,
+    layout: &Layout,
+    config: &VulkanConfig,
+    budgets: &Arc<Budgets>,
+    families: &[u32],
+    export: Option<(vk::ExternalMemoryHandleTypeFlags, u64)>,
+) -> [Option<Arc<ChunkRegion>>; MemType::COUNT] {
+    let mut regions = [const { None }; MemType::COUNT];
+    for memory in &layout.memories {
+        let Some(of) = memory.chunked() else {
+            continue;
+        };
+        let bytes = config
+            .limits
+            .get(&memory.mem_type)
+            .map_or(of.bytes, |limit| (*limit).min(of.bytes));
+        let kind = ChunkKind {
+            of,
+            priority: if memory.mem_type == MemType::VRAM {
+                0.8
+            } else {
+                0.4
+            },
+            export: export.filter(|_| of.visible && of.coherent),
+        };
+        let sizes = config.sizes(bytes, raw.facts.limits.allocation_bytes);
+        let space = Chunks::new(pages_of(bytes), sizes);
+        let region = ChunkRegion::new(raw, kind, space, budgets, families.to_vec());
+        regions[memory.mem_type.index()] = Some(region);
+    }
+    regions
+}
+
+/// How often budgets are asked for, in nanoseconds.
+const ASK_EVERY: u64 = 250_000_000;
+
+/// The service.
+struct Tender {
+    core: Weak<Core>,
+    bell: Arc<WaitCell>,
+    asked: AtomicU64,
+}
+
+impl Service for Tender {
+    fn name(&self) -> &'static str {
+        "vulkan memory"
+    }
+
+    fn step(&self) -> Progress {
+        let Some(core) = self.core.upgrade() else {
+            return Progress::Idle;
+        };
+        let mut did = core.trash.reap();
+        let now = core.clock.now();
+        // Relaxed: only this service's thread has it.
+        if now.nanos() >= self.asked.load(Ordering::Relaxed) + ASK_EVERY {
+            self.asked.store(now.nanos(), Ordering::Relaxed);
+            core.budgets.ask();
+            for (_, region) in core.sides.regions() {
+                did |= region.tend(now, core.idle);
+            }
+        }
+        match did {
+            true => Progress::Did,
+            false => Progress::Idle,
+        }
+    }
+
+    fn bell(&self) -> &Arc<WaitCell> {
+        &self.bell
+    }
+}
