@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use ash::vk;
-use placement::CacheMode;
+use placement::{CacheMode, PageCount};
 use ttm::dma::{
     Direction, DmaError, DmaMapping, FrameBytes, MappedList, Mapper, PageList, Path, SegmentParms,
     Tri,
@@ -15,6 +15,8 @@ use ttm::dma::{
 use ttm::pages::{FrameSpan, PageSource};
 use ttm::sync::atomic::{AtomicU64, Ordering};
 use ttm::sync::{Arc, Mutex};
+
+use crate::host::FileMap;
 
 use super::error::VulkanError;
 use super::raw::{Buffer, BufferWant, Memory, Raw};
@@ -38,6 +40,8 @@ pub(super) struct HostImport {
     /// By the address of the mapping.
     pieces: Mutex<BTreeMap<u64, Arc<Imported>>>,
     live: AtomicU64,
+    /// Mappings of the process for them.
+    mapped: Arc<AtomicU64>,
 }
 
 impl HostImport {
@@ -52,6 +56,7 @@ impl HostImport {
             families,
             pieces: Mutex::new(BTreeMap::new()),
             live: AtomicU64::new(0),
+            mapped: Arc::default(),
         })
     }
 
@@ -68,10 +73,20 @@ impl HostImport {
         if self.raw.allocations() >= limit - limit / LEFT_TO_OTHERS {
             return Err(EXHAUSTED);
         }
-        let mapped = self.source.map(span, CacheMode::Cached).map_err(source)?;
+        let mapped = self.map_file(span).map_err(source)?;
         let address = mapped.as_ptr() as u64;
         let piece = self.piece(mapped).map_err(says)?;
         Ok(Arc::new(Imported { address, ..piece }))
+    }
+
+    /// Maps frames that adjoin in their file, of one run or of several.
+    fn map_file(&self, span: FrameSpan) -> ttm::Result<ttm::pages::Mapped> {
+        let first = span.part(0, PageCount::ONE);
+        let file = self.source.file(first, CacheMode::Cached)?;
+        let bytes = usize::try_from(span.pages.bytes())
+            .map_err(|_| ttm::Error::no_memory(span.pages))?;
+        let map = FileMap::populated(&file.file, file.offset, bytes, &self.mapped)?;
+        Ok(map.into_mapped())
     }
 
     fn piece(&self, mapped: ttm::pages::Mapped) -> Result<Imported, VulkanError> {

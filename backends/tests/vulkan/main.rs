@@ -1,0 +1,10 @@
+//! The Vulkan backend on a real driver: lavapipe, or whatever device is there.
+//!
+//! Without a loader or a device each test says `skipped:` and passes; with `TTM_REQUIRE_VULKAN` set it
+//! fails instead.
+
+mod stage;
+
+mod moves;
+
+mod words;
