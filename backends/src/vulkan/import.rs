@@ -83,8 +83,8 @@ impl HostImport {
     fn map_file(&self, span: FrameSpan) -> ttm::Result<ttm::pages::Mapped> {
         let first = span.part(0, PageCount::ONE);
         let file = self.source.file(first, CacheMode::Cached)?;
-        let bytes = usize::try_from(span.pages.bytes())
-            .map_err(|_| ttm::Error::no_memory(span.pages))?;
+        let bytes =
+            usize::try_from(span.pages.bytes()).map_err(|_| ttm::Error::no_memory(span.pages))?;
         let map = FileMap::populated(&file.file, file.offset, bytes, &self.mapped)?;
         Ok(map.into_mapped())
     }

@@ -39,7 +39,15 @@ fn content_survives_every_way_by_whoever_copies() {
             .log
             .take()
             .iter()
-            .filter(|e| matches!(e, Event::Moved { how: How::Engine(_), .. }))
+            .filter(|e| {
+                matches!(
+                    e,
+                    Event::Moved {
+                        how: How::Engine(_),
+                        ..
+                    }
+                )
+            })
             .count();
         match copies {
             Copies::Queue => assert_eq!(by_queue, 18),
@@ -121,7 +129,11 @@ fn what_is_larger_than_the_limit_is_refused_at_once() {
     stage.vulkan.set_limit(MemType::VRAM, MIB).unwrap();
     let again = stage.make(stage.vulkan.memory(MIB));
     stage.validate(&again, &in_type(MemType::VRAM)).unwrap();
-    assert_eq!(stage.place_of(&large), Some(MemType::SYSTEM), "it had to leave");
+    assert_eq!(
+        stage.place_of(&large),
+        Some(MemType::SYSTEM),
+        "it had to leave"
+    );
     drop((small, large, again));
     stage.assert_empty();
 }

@@ -52,11 +52,10 @@ impl Sink for Log {
 /// The whole.
 pub(crate) struct Stage {
     // First: nothing steps any more.
-    threads: Option<Threads>,
+    threads: Mutex<Option<Threads>>,
     pub(crate) device: Device<VulkanDriver>,
     pub(crate) vulkan: VulkanDevice,
     pub(crate) log: Arc<Log>,
-    pub(crate) source: Arc<MemfdPages>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -97,7 +96,7 @@ impl Setup {
         let log = Arc::new(Log::default());
         let backup = FileBackup::new(std::env::temp_dir(), 64 << 10).expect("a folder");
         let mut builder = vulkan
-            .builder(Arc::clone(&source) as Arc<dyn PageSource>)
+            .builder(source as Arc<dyn PageSource>)
             .sink(Arc::clone(&log) as Arc<dyn Sink>)
             .backup(Arc::new(backup));
         if let Some(bytes) = self.system_limit {
@@ -105,17 +104,20 @@ impl Setup {
         }
         let device = builder.build().expect("a device");
         vulkan.tell_of_loss(&device);
-        let services = device.services().into_iter().chain(vulkan.services());
-        let threads = Threads::start(device.clock(), services).expect("threads");
+        let threads = serve(&device, &vulkan);
         Stage {
-            threads: Some(threads),
+            threads: Mutex::new(Some(threads)),
             device,
             vulkan,
             log,
-            source,
             _turn: turn,
         }
     }
+}
+
+fn serve(device: &Device<VulkanDriver>, vulkan: &VulkanDevice) -> Threads {
+    let services = device.services().into_iter().chain(vulkan.services());
+    Threads::start(device.clock(), services).expect("threads")
 }
 
 impl Stage {
@@ -144,20 +146,28 @@ impl Stage {
     }
 
     pub(crate) fn place_of(&self, bo: &Bo<VulkanDriver>) -> Option<MemType> {
-        let locked = self.device.exec(OpContext::new(), |t| Ok(t.lock(bo)?.mem_type()));
+        let locked = self
+            .device
+            .exec(OpContext::new(), |t| Ok(t.lock(bo)?.mem_type()));
         *locked.expect("locks").value()
     }
 
+    /// Checks while nobody works in the background: what a service has in hand counts nowhere.
     pub(crate) fn check(&self) {
+        let mut threads = self.threads.lock();
+        threads.take();
         self.device.check().expect("invariants hold");
+        *threads = Some(serve(&self.device, &self.vulkan));
     }
 
     /// Everything was given back: objects, frames, imports, chunks.
-    pub(crate) fn assert_empty(mut self) {
+    pub(crate) fn assert_empty(self) {
         self.check();
         let deadline = self.device.clock().now().after_nanos(10_000_000_000);
-        self.threads.take();
-        self.device.close(Some(deadline)).expect("nobody has anything");
+        self.threads.lock().take();
+        self.device
+            .close(Some(deadline))
+            .expect("nobody has anything");
         assert_eq!(self.vulkan.imports(), 0, "imports");
         self.vulkan.trim();
         for mem_type in MemType::all() {
