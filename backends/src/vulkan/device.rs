@@ -248,7 +248,7 @@ impl VulkanDevice {
             .core
             .sides
             .parts(&side, reserved.facts().pages.bytes())?;
-        Ok(super::objects::place_of(&parts).into_vec())
+        Ok(super::objects::pieces_of(&parts))
     }
 
     /// A descriptor of the allocation that an object is in, and the byte of it at which it begins, for

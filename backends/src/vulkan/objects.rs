@@ -195,8 +195,8 @@ struct BoundState {
     generation: u64,
 }
 
-/// Where an object is: which memory, from which byte on.
-pub(super) type Place = SmallVec<[(vk::DeviceMemory, u64, u64); 2]>;
+/// Where an object is: which memory by its serial number, from which byte on, how many.
+type Place = SmallVec<[(u64, u64, u64); 2]>;
 
 /// An object and its description, for [`Device::create`](ttm::device::Device::create).
 pub struct Described {
@@ -636,7 +636,15 @@ impl Core {
     }
 }
 
-pub(super) fn place_of(parts: &[Part]) -> Place {
+fn place_of(parts: &[Part]) -> Place {
+    parts
+        .iter()
+        .map(|part| (memory_of(&part.held).0.serial(), part.offset, part.bytes))
+        .collect()
+}
+
+/// The allocations, first bytes and lengths of parts, for raw use.
+pub(super) fn pieces_of(parts: &[Part]) -> Vec<(vk::DeviceMemory, u64, u64)> {
     parts
         .iter()
         .map(|part| (memory_of(&part.held).0.handle(), part.offset, part.bytes))

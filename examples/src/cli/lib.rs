@@ -7,6 +7,7 @@ pub mod atomic_file;
 #[doc(hidden)]
 pub mod folder;
 pub mod json;
+pub mod report;
 pub mod size;
 pub mod table;
 pub mod tracer;

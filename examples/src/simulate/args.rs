@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use cli::json::Target;
+use cli::report::Outputs;
 use cli::size::ByteSize;
 
 const ABOUT: &str = "\
@@ -225,36 +225,6 @@ impl ReplayArgs {
                 .map(ByteSize)
                 .with_context(|| format!("--vram: {blocks} blocks of {} overflow", self.block)),
         }
-    }
-}
-
-/// What a run says besides its tables, and where.
-#[derive(Clone, Debug, Default, Args)]
-pub(crate) struct Outputs {
-    /// Write the figures as JSON; `-` is standard output
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<Target>,
-
-    /// Write a Chrome/Perfetto trace (open it at ui.perfetto.dev)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) trace: Option<PathBuf>,
-
-    /// Draw residency over time
-    #[arg(long, value_name = "FILE.svg")]
-    pub(crate) plot: Option<PathBuf>,
-}
-
-impl Outputs {
-    /// Prints text for people: to standard output, or beside it where the JSON goes there.
-    ///
-    /// # Errors
-    /// Standard output can't be written.
-    pub(crate) fn say(&self, text: &str) -> Result<()> {
-        if self.json == Some(Target::Stdout) {
-            eprint!("{text}");
-            return Ok(());
-        }
-        cli::table::to_stdout(text.as_bytes())
     }
 }
 

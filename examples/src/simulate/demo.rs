@@ -36,7 +36,7 @@ use ttm::sync::{Arc, Mutex};
 
 use crate::args::{ClockKind, DemoArgs, Inject};
 use crate::exit::Failure;
-use crate::report::observer::{Observed, Observer};
+use cli::report::observer::{Observed, Observer};
 use cli::table::to_stdout;
 use client::{Client, Done, Ended, Random};
 use platform::Chosen;

@@ -13,7 +13,6 @@ mod args;
 mod demo;
 mod exit;
 mod replay;
-mod report;
 
 use std::process::ExitCode;
 

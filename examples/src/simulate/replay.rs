@@ -20,7 +20,7 @@ use ttm::sync::Arc;
 
 use crate::args::{Policy, ReplayArgs};
 use crate::exit::Failure;
-use crate::report::observer::Observer;
+use cli::report::observer::Observer;
 use cli::size::ByteSize;
 use cli::table::{Cell, Table, thousands};
 use exact::Counts;

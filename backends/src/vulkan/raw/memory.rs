@@ -6,9 +6,12 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use ash::vk;
 use ttm::pages::Mapped;
 use ttm::sync::Arc;
-use ttm::sync::atomic::Ordering;
+use ttm::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Raw, VulkanError};
+
+/// How many allocations there were.
+static SERIALS: AtomicU64 = AtomicU64::new(0);
 
 /// What memory is wanted.
 pub(in super::super) struct MemoryWant {
@@ -30,6 +33,8 @@ pub(in super::super) struct Memory {
     bytes: u64,
     at: Option<NonNull<u8>>,
     imported: bool,
+    /// Of all allocations of the process: handles are given again.
+    serial: u64,
     /// The process's memory, if it is that. Goes after the allocation.
     from: Option<Mapped>,
 }
@@ -117,6 +122,8 @@ impl Memory {
             bytes: info.allocation_size,
             at: None,
             imported: false,
+            // Relaxed: only that it is given once matters.
+            serial: SERIALS.fetch_add(1, Ordering::Relaxed),
             from,
         })
     }
@@ -142,6 +149,11 @@ impl Memory {
     /// The handle, for calls that name it.
     pub(in super::super) fn handle(&self) -> vk::DeviceMemory {
         self.handle
+    }
+
+    /// A number that no other allocation ever has.
+    pub(in super::super) fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// How many bytes it has.

@@ -18,7 +18,7 @@ use backends::sim::{Queue, SimDriver};
 use super::oracle::{Expected, WrongWord};
 use super::windows::Accesses;
 use super::{Rig, Shared};
-use crate::report::observer::Observer;
+use cli::report::observer::Observer;
 
 /// A transaction that restarts so often is given up, should somebody make every lock fail.
 const MAX_RESTARTS: u32 = 1000;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use ttm::device::Device;
 use ttm::tt::Backup;
 
-use crate::args::Outputs;
+use cli::report::Outputs;
 use cli::size::ByteSize;
 use cli::table::{Table, thousands};
 

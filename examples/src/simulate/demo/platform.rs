@@ -7,7 +7,8 @@ use ttm::dma::{Choice, DmaDevice, Mapper, Mask, Need, Verdict, choose};
 use ttm::pages::PageSource;
 use ttm::sync::Arc;
 
-use crate::args::{DemoArgs, Outputs};
+use crate::args::DemoArgs;
+use cli::report::Outputs;
 use cli::table::thousands;
 
 /// A platform, and what follows from it for system pages.

@@ -14,7 +14,8 @@ use super::pages::{Caches, Pool, Swap};
 use super::platform;
 use super::windows::Seen;
 use super::{Rig, Shared};
-use crate::args::{DemoArgs, Outputs};
+use crate::args::DemoArgs;
+use cli::report::Outputs;
 use cli::size::ByteSize;
 use cli::table::{Table, thousands};
 

@@ -7,7 +7,7 @@ use ttm::sync::{Arc, Mutex};
 use ttm::trace::{Event, How, Reason, Record, Sink};
 
 use crate::exit::{self, Failure};
-use crate::report::observer::Observer;
+use cli::report::observer::Observer;
 
 /// The device's sink: counts, and hands on to the observer if there is one.
 pub(super) struct Stats {

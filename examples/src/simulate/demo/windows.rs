@@ -18,7 +18,8 @@ use ttm::error::Error;
 use ttm::map::{MapInfo, Window, WindowCounts, Windows};
 use ttm::sync::Arc;
 
-use crate::args::{DemoArgs, Outputs, Windows as HowToUse};
+use crate::args::{DemoArgs, Windows as HowToUse};
+use cli::report::Outputs;
 use cli::table::Table;
 use cli::tracer::is_traced;
 

@@ -22,7 +22,7 @@ use super::exact::Counts;
 use super::trace::{Request, Trace};
 use crate::args::{Order, Policy};
 use crate::exit::Failure;
-use crate::report::observer::Observer;
+use cli::report::observer::Observer;
 use cli::size::ByteSize;
 
 /// What copies would go over: the default engine of the fake card, one copy after the other.

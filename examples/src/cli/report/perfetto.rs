@@ -12,28 +12,28 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::json;
 
-use cli::atomic_file::AtomicFile;
+use crate::atomic_file::AtomicFile;
 
 /// Writes one trace file, which appears under its name in [`TraceWriter::finish`].
 #[derive(Debug)]
-pub(crate) struct TraceWriter {
+pub struct TraceWriter {
     out: AtomicFile,
     events: u64,
 }
 
 /// Where an event is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lane {
+pub struct Lane {
     /// The row group.
-    pub(crate) pid: u32,
+    pub pid: u32,
     /// The row in it.
-    pub(crate) tid: u32,
+    pub tid: u32,
 }
 
 /// What an event is about, to filter by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Category {
+pub enum Category {
     /// An object changes its place.
     Move,
     /// A fence is made or signals.
@@ -46,31 +46,31 @@ pub(crate) enum Category {
 
 /// Something that lasts.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Span<'a> {
+pub struct Span<'a> {
     /// What is written on it.
-    pub(crate) name: &'a str,
+    pub name: &'a str,
     /// What it is about.
-    pub(crate) category: Category,
+    pub category: Category,
     /// When it begins, in nanoseconds since the run began.
-    pub(crate) start_ns: u64,
+    pub start_ns: u64,
     /// How long it lasts, in nanoseconds.
-    pub(crate) duration_ns: u64,
+    pub duration_ns: u64,
 }
 
 /// Something that happens at once.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Mark<'a> {
+pub struct Mark<'a> {
     /// What is written beside it.
-    pub(crate) name: &'a str,
+    pub name: &'a str,
     /// What it is about.
-    pub(crate) category: Category,
+    pub category: Category,
     /// When it happens, in nanoseconds since the run began.
-    pub(crate) at_ns: u64,
+    pub at_ns: u64,
 }
 
 /// No arguments for an event.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct NoArgs {}
+pub struct NoArgs {}
 
 /// One event as the format wants it; `None` is left out.
 #[derive(Serialize)]
@@ -96,7 +96,7 @@ impl TraceWriter {
     ///
     /// # Errors
     /// The file can't be written.
-    pub(crate) fn create(path: &Path) -> Result<Self> {
+    pub fn create(path: &Path) -> Result<Self> {
         let mut out = AtomicFile::create(path)?;
         out.write_all(b"{\"displayTimeUnit\":\"ns\",\"traceEvents\":[")
             .context("cannot write the trace")?;
@@ -107,7 +107,7 @@ impl TraceWriter {
     ///
     /// # Errors
     /// Here and below: the file can't be written.
-    pub(crate) fn process(&mut self, pid: u32, name: &str) -> Result<()> {
+    pub fn process(&mut self, pid: u32, name: &str) -> Result<()> {
         let args = json!({ "name": name });
         self.put(&Event::new(
             "M",
@@ -118,18 +118,13 @@ impl TraceWriter {
     }
 
     /// Names a row.
-    pub(crate) fn thread(&mut self, lane: Lane, name: &str) -> Result<()> {
+    pub fn thread(&mut self, lane: Lane, name: &str) -> Result<()> {
         let args = json!({ "name": name });
         self.put(&Event::new("M", "thread_name", lane, &args))
     }
 
     /// Draws a span; `args` must serialise as an object.
-    pub(crate) fn complete(
-        &mut self,
-        lane: Lane,
-        span: Span<'_>,
-        args: &impl Serialize,
-    ) -> Result<()> {
+    pub fn complete(&mut self, lane: Lane, span: Span<'_>, args: &impl Serialize) -> Result<()> {
         self.put(&Event {
             cat: Some(span.category),
             ts: Some(micros(span.start_ns)),
@@ -139,12 +134,7 @@ impl TraceWriter {
     }
 
     /// Draws a mark; `args` must serialise as an object.
-    pub(crate) fn instant(
-        &mut self,
-        lane: Lane,
-        mark: Mark<'_>,
-        args: &impl Serialize,
-    ) -> Result<()> {
+    pub fn instant(&mut self, lane: Lane, mark: Mark<'_>, args: &impl Serialize) -> Result<()> {
         self.put(&Event {
             s: Some("t"),
             ..Event::mark("i", lane, mark, args)
@@ -152,7 +142,7 @@ impl TraceWriter {
     }
 
     /// Draws a point of a curve for each value, stacked: for example bytes per memory type.
-    pub(crate) fn counter(
+    pub fn counter(
         &mut self,
         pid: u32,
         name: &str,
@@ -173,7 +163,7 @@ impl TraceWriter {
     ///
     /// # Errors
     /// The file can't be written; it is then as it was before.
-    pub(crate) fn finish(mut self) -> Result<u64> {
+    pub fn finish(mut self) -> Result<u64> {
         self.out
             .write_all(b"\n]}\n")
             .context("cannot write the trace")?;
@@ -224,7 +214,7 @@ fn micros(ns: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cli::folder::Folder;
+    use crate::folder::Folder;
     use serde_json::Value;
 
     const LANE: Lane = Lane { pid: 1, tid: 2 };

@@ -25,9 +25,9 @@ use ttm::fence::{Fence, Status};
 use ttm::sync::{Arc, Mutex};
 use ttm::trace::{Event, Record, Sink};
 
+use super::Outputs;
 use super::perfetto::{Category, Lane, Mark, Span, TraceWriter};
 use super::plot::Residency;
-use crate::args::Outputs;
 
 const MEMORY: u32 = 1;
 const MOVES: u32 = 2;
@@ -56,7 +56,7 @@ thread_local! {
 }
 
 /// Receives every event of one run.
-pub(crate) struct Observer {
+pub struct Observer {
     inner: Mutex<Inner>,
     duration: Option<Box<dyn Fn(u64) -> u64 + Send + Sync>>,
 }
@@ -99,7 +99,7 @@ impl Observer {
     ///
     /// # Errors
     /// The trace file can't be written.
-    pub(crate) fn create(outputs: &Outputs) -> Result<Self> {
+    pub fn create(outputs: &Outputs) -> Result<Self> {
         let mut inner = Inner::default();
         if let Some(path) = &outputs.trace {
             let mut trace = TraceWriter::create(path)?;
@@ -121,21 +121,18 @@ impl Observer {
     }
 
     /// Draws moves as spans: `duration` says how many nanoseconds the move of so many bytes takes.
-    pub(crate) fn with_duration(
-        mut self,
-        duration: impl Fn(u64) -> u64 + Send + Sync + 'static,
-    ) -> Self {
+    pub fn with_duration(mut self, duration: impl Fn(u64) -> u64 + Send + Sync + 'static) -> Self {
         self.duration = Some(Box::new(duration));
         self
     }
 
     /// The calling thread is the client of that number, from 1, from now on.
-    pub(crate) fn this_is_client(number: u32) {
+    pub fn this_is_client(number: u32) {
         CLIENT.set(number);
     }
 
     /// The calling thread's client, 0 if it is none.
-    pub(crate) fn client() -> u32 {
+    pub fn client() -> u32 {
         CLIENT.get()
     }
 
@@ -143,7 +140,7 @@ impl Observer {
     ///
     /// # Errors
     /// One can't be written, and is as it was.
-    pub(crate) fn finish(&self, title: &str, outputs: &Outputs) -> Result<()> {
+    pub fn finish(&self, title: &str, outputs: &Outputs) -> Result<()> {
         let inner = std::mem::take(&mut *self.inner.lock());
         if let Some(error) = inner.error {
             return Err(error);
@@ -440,11 +437,15 @@ struct Copy {
 }
 
 /// A copy engine whose copies are written down.
-pub(crate) struct Observed {
-    pub(crate) engine: Arc<dyn CopyEngine>,
-    pub(crate) number: u32,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) observer: Arc<Observer>,
+pub struct Observed {
+    /// The engine.
+    pub engine: Arc<dyn CopyEngine>,
+    /// Its number.
+    pub number: u32,
+    /// The clock of the run.
+    pub clock: Arc<dyn Clock>,
+    /// Who writes them down.
+    pub observer: Arc<Observer>,
 }
 
 impl CopyEngine for Observed {

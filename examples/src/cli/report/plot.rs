@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use plotters::prelude::*;
 
-use cli::atomic_file::AtomicFile;
+use crate::atomic_file::AtomicFile;
 
 const SIZE: (u32, u32) = (1200, 600);
 
@@ -27,13 +27,13 @@ const COLOURS: [RGBColor; 6] = [
 
 /// What to draw.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Residency {
+pub struct Residency {
     /// The line above the picture.
-    pub(crate) title: String,
+    pub title: String,
     /// The memory types, from the bottom up.
-    pub(crate) names: Vec<String>,
+    pub names: Vec<String>,
     /// Seconds since the run began, rising, and GiB resident in each memory type from then on.
-    pub(crate) samples: Vec<(f64, Vec<f64>)>,
+    pub samples: Vec<(f64, Vec<f64>)>,
 }
 
 impl Residency {
@@ -41,7 +41,7 @@ impl Residency {
     ///
     /// # Errors
     /// The file can't be written, and is then as it was.
-    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+    pub fn write(&self, path: &Path) -> Result<()> {
         let svg = self.svg()?;
         let mut file = AtomicFile::create(path)?;
         file.write_all(svg.as_bytes())
@@ -144,7 +144,7 @@ fn light(colour: RGBColor) -> RGBColor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cli::folder::Folder;
+    use crate::folder::Folder;
 
     fn residency(samples: usize) -> Residency {
         let sample = |index: usize| (index as f64 / 100.0, vec![1.0, (index % 7) as f64]);
