@@ -301,8 +301,8 @@ impl VulkanDevice {
         }
     }
 
-    /// The semaphore and its value that work on this device waits for instead of a fence; nothing if
-    /// it has signalled, or is not of this device.
+    /// The semaphore and its value that work on this device waits for instead of a fence. Nothing if it
+    /// has signalled, or if the device cannot wait for it: then wait for the fence itself.
     #[must_use]
     pub fn point(&self, fence: &Fence) -> Option<(vk::Semaphore, u64)> {
         match self.core.watch.standing(fence) {

@@ -9,7 +9,8 @@
 //! Jobs go to the queue at once while few submissions are in flight; while many are, they gather, and
 //! the next submission takes all. A job whose device-side dependencies are other queues' begins a
 //! submission of its own, so that nothing waits for them that need not. Fences of this device are
-//! waited for by the queue; others by the CPU, before the job is submitted.
+//! waited for by the queue; others by the CPU, before the job is submitted. What somebody else's work
+//! is to wait for is submitted before that work can be.
 
 use std::collections::VecDeque;
 
@@ -162,10 +163,11 @@ impl Engine {
         }
     }
 
-    /// Submits what can be submitted now. Behind what failed nothing is, until that was said.
-    fn pump(&self, state: &mut State) {
+    /// Submits what can be submitted now, up to so many submissions in flight. Behind what failed
+    /// nothing is, until that was said.
+    fn pump(&self, state: &mut State, most: usize) {
         let failed = |state: &State| state.flights.back().is_some_and(|f| f.failed.is_some());
-        while !state.lost && state.flights.len() < FLIGHTS && !failed(state) {
+        while !state.lost && state.flights.len() < most && !failed(state) {
             let groups = self.ready(state);
             if groups.is_empty() {
                 return;
@@ -355,7 +357,7 @@ impl CopyEngine for Engine {
         queued.seqno = fence.seqno();
         queued.steps.iter().for_each(|step| step.belongs_to(&fence));
         state.waiting.push_back(queued);
-        self.pump(&mut state);
+        self.pump(&mut state, FLIGHTS);
         Ok(fence)
     }
 }
@@ -383,7 +385,7 @@ impl Watched for Engine {
                 state.spare.extend(flight.commands.take());
                 over.push(flight);
             }
-            self.pump(&mut state);
+            self.pump(&mut state, FLIGHTS);
             drop(state);
             if over.is_empty() || self.raw.is_lost() {
                 return;
@@ -409,8 +411,21 @@ impl Watched for Engine {
         drop((waiting, flights));
     }
 
-    fn point(&self, seqno: u64) -> Option<(vk::Semaphore, u64)> {
-        (self.timeline.reached() < seqno).then_some((self.semaphore.handle(), seqno))
+    /// Whoever waits for a point on the same queue would wait for ever if the job came behind him: so
+    /// it is submitted first, however many are in flight.
+    fn point(&self, seqno: u64) -> Standing {
+        if self.timeline.reached() >= seqno {
+            return Standing::Reached;
+        }
+        let mut state = self.state.lock();
+        let waits = |state: &State| state.waiting.front().is_some_and(|job| job.seqno <= seqno);
+        if waits(&state) {
+            self.pump(&mut state, usize::MAX);
+        }
+        match waits(&state) {
+            true => Standing::Foreign,
+            false => Standing::Point(self.semaphore.handle(), seqno),
+        }
     }
 }
 

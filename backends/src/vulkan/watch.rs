@@ -29,8 +29,9 @@ pub(super) trait Watched: Send + Sync {
     /// Signals everything with an error: the device is gone.
     fn lose(&self);
 
-    /// Where work of the device waits for a point of the timeline; `None` if it is reached.
-    fn point(&self, seqno: u64) -> Option<(vk::Semaphore, u64)>;
+    /// Where work of the device waits for a point of the timeline. What signals it is submitted by
+    /// then.
+    fn point(&self, seqno: u64) -> Standing;
 }
 
 /// The thread, and what it watches.
@@ -113,10 +114,7 @@ impl Watch {
         let watched = self.shared.watched.lock().get(&fence.timeline()).cloned();
         match watched.and_then(|watched| watched.upgrade()) {
             None => Standing::Foreign,
-            Some(watched) => match watched.point(fence.seqno()) {
-                Some((semaphore, value)) => Standing::Point(semaphore, value),
-                None => Standing::Reached,
-            },
+            Some(watched) => watched.point(fence.seqno()),
         }
     }
 
