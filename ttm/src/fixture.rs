@@ -1,6 +1,10 @@
 //! A small device made of counters, for the examples in the documentation and for the schedule
 //! tests: one MiB of memory without content, moves that copy nothing.
 
+mod growing;
+
+pub use growing::{Growing, growing_device};
+
 use placement::{CacheMode, MemType, PAGE_SIZE, PageCount, PageRange, Place, Placement, Range};
 
 use crate::cache::{Maintenance, Modes};

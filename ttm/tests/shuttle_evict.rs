@@ -13,8 +13,8 @@ use ttm::context::{CancelToken, OpContext};
 use ttm::device::Device;
 use ttm::driver::Advice;
 use ttm::fence::{Timeline, Usage};
-use ttm::fixture::{Counting, device_of, still, system, vram};
-use ttm::placement::MemType;
+use ttm::fixture::{Counting, device_of, growing_device, still, system, vram};
+use ttm::placement::{ChunkSizes, MemType, PageCount};
 
 use shuttle_explore::{check, explore};
 
@@ -28,6 +28,20 @@ impl Stage {
     /// `room` pages of VRAM, an object of each of `sizes` pages.
     fn new(room: u64, sizes: &[u64]) -> Arc<Self> {
         let device = device_of(room);
+        let object = |pages: &u64| device.create(BoInfo::new(pages * 4096), ()).unwrap();
+        let objects = sizes.iter().map(object).collect();
+        Arc::new(Self { device, objects })
+    }
+
+    /// The same in a memory that grows by single pages, and stops short of what it says.
+    fn growing(room: u64, most: u64, sizes: &[u64]) -> Arc<Self> {
+        let page = PageCount::ONE;
+        let chunks = ChunkSizes {
+            least: page,
+            most: page,
+            granule: page,
+        };
+        let (device, _) = growing_device(room, most, chunks);
         let object = |pages: &u64| device.create(BoInfo::new(pages * 4096), ()).unwrap();
         let objects = sizes.iter().map(object).collect();
         Arc::new(Self { device, objects })
@@ -100,6 +114,31 @@ impl Stage {
 #[test]
 fn one_page_for_two_objects() {
     explore(3_000, || Stage::new(1, &[1, 1]).play(&[&[0], &[1]], 2));
+}
+
+/// What one transaction takes and finds nothing behind goes back to the space while another takes
+/// there too; nobody is refused for good whose victims can leave.
+#[test]
+fn a_memory_that_does_not_grow_any_more_serves_by_eviction() {
+    let play = |most, sets: &'static [&'static [usize]]| {
+        let stage = Stage::growing(4, most, &[1; 4]);
+        let threads: Vec<_> = sets
+            .iter()
+            .map(|set| {
+                let stage = Arc::clone(&stage);
+                thread::spawn(move || {
+                    stage
+                        .validate(set)
+                        .unwrap_or_else(|e| panic!("{set:?}: {e}"))
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|t| t.join().unwrap());
+        check(&stage.device);
+        assert!(stage.objects.iter().all(|bo| !bo.is_locked()));
+    };
+    explore(3_000, move || play(1, &[&[0], &[1], &[2]]));
+    explore(2_000, move || play(2, &[&[0, 1], &[2, 3]]));
 }
 
 #[test]

@@ -305,6 +305,9 @@ impl Region for ChunkRegion {
             let mut table = self.lock();
             table.free_closed(&mut freed);
             let chunk = table.space.chunk_of(pages.start()).ok_or(NOT_THERE)?;
+            if chunk.refused {
+                return Err(Error::no_memory(pages.len()));
+            }
             if let Some(memory) = table.memory.get(&chunk.range.start())
                 && freed.is_empty()
             {

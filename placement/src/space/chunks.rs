@@ -47,10 +47,11 @@ pub use growth::ChunkSizes;
 ///    chunk refused by another, it gives the extents back and asks again, once more was given back
 ///    if the space is full.
 ///
-/// This ends. After a refusal new chunks only have pages of chunks that were closed since, and the
-/// next refusal takes those away. So each refusal leaves less to open, and at last the space is full;
-/// one whose chunks are all gone stays full until [`allow_growth`](Self::allow_growth), to be called
-/// when the memory may have more again.
+/// This ends. After a refusal new chunks only have half of what was refused, as there may be less
+/// than a whole chunk, and pages of chunks that were closed since; the next refusal takes those away.
+/// So each refusal leaves less to open, and at last the space is full; one whose chunks are all gone
+/// stays full until [`allow_growth`](Self::allow_growth), to be called when the memory may have more
+/// again.
 ///
 /// Finding a chunk takes the logarithm of their number, and then what a [`Range`](super::Range) of
 /// its size does. Memory is allocated when a chunk is opened.
@@ -70,11 +71,11 @@ pub use growth::ChunkSizes;
 /// assert_eq!(chunks, [16, 72]);
 /// assert_eq!(heap.take(&Request::new(pages(28))), Err(TakeError::Full));
 ///
-/// // 72 pages cannot be had: somebody else has them. Others fit in the 16.
+/// // 72 pages cannot be had: somebody else has them. There may be half of them, and no more.
 /// heap.refuse(large.start());
 /// heap.give(large);
 /// assert_eq!(heap.open(), pages(16));
-/// assert_eq!(heap.take(&Request::new(pages(14))), Err(TakeError::Full));
+/// assert_eq!(heap.take(&Request::new(pages(40))), Err(TakeError::Full));
 ///
 /// // The memory of the closed chunk is there for another.
 /// heap.give(small);
@@ -175,11 +176,15 @@ impl Chunks {
 
     /// Says that there is no memory for the chunk of `page`.
     ///
-    /// Nothing more is granted of it, and it goes with its last extent. Growth stops. Of a chunk
-    /// that is refused already, or is there no more, nothing is changed.
+    /// Nothing more is granted of it, and it goes with its last extent. New chunks are as small as
+    /// their requests from now on, and have half of its pages together, and those of chunks that are
+    /// closed. Of a chunk that is refused already, or is there no more, nothing is changed.
     pub fn refuse(&mut self, page: u64) {
+        let pages = self
+            .chunk_of(page)
+            .map_or(0, |chunk| chunk.range.len().get());
         if self.open.refuse(page) {
-            self.growth.stop();
+            self.growth.stop(pages);
         }
     }
 

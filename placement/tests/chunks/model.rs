@@ -373,7 +373,7 @@ impl Model {
             && !chunk.refused
         {
             chunk.refused = true;
-            self.returned = Some(0);
+            self.returned = Some(chunk.range.len().get() / 2);
             self.drop_refused();
         }
     }

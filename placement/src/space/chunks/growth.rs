@@ -28,13 +28,14 @@ impl ChunkSizes {
 
 /// Whether chunks may be opened, and their sizes.
 ///
-/// A memory that has refused a chunk has no more than it was given back since: from then on a new
-/// chunk may only have pages of chunks that were closed. So a caller that asks, is refused and asks
-/// again comes to an end, as each refusal uses up pages that are gone then.
+/// A memory that has refused a chunk has less than that left, and what it was given back since: from
+/// then on a new chunk is as small as its request, and chunks may have half of what was refused, and
+/// the pages of those that were closed. So a caller that asks, is refused and asks again comes to an
+/// end, as each refusal uses up pages that are gone then.
 #[derive(Debug)]
 pub(super) struct Growth {
     sizes: ChunkSizes,
-    // How many pages were closed since a chunk was refused; `None` while none is.
+    // How many pages may be opened since a chunk was refused; `None` while none is.
     returned: Option<u64>,
 }
 
@@ -60,9 +61,9 @@ impl Growth {
         self.returned = None;
     }
 
-    /// Notes that a chunk was refused.
-    pub(super) fn stop(&mut self) {
-        self.returned = Some(0);
+    /// Notes that a chunk of `pages` pages was refused.
+    pub(super) fn stop(&mut self, pages: u64) {
+        self.returned = Some(pages / 2);
     }
 
     /// How much of `room` pages may be opened, once `closing` pages more are closed.
@@ -144,7 +145,7 @@ mod tests {
                 assert!(size.is_multiple_of(8) || room - room % 8 < pages);
                 assert!(!stopped || size < pages + 8);
             }
-            growth.stop();
+            growth.stop(0);
         }
     }
 
