@@ -98,7 +98,7 @@ impl VulkanDevice {
                 ..Trials::default()
             },
         };
-        if !trials.import && has_imports(&layout) {
+        if !(trials.import && config.import) && has_imports(&layout) {
             let mut facts = raw.facts.clone();
             facts.can.host_import = false;
             layout = Layout::of(&facts).map_err(unsuitable)?;
@@ -197,8 +197,9 @@ impl VulkanDevice {
     /// Describes a buffer object.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for no bytes or a bad alignment, [`Error::Unsupported`] if it is to be
-    /// stable and the device cannot, and those of `vkCreateBuffer`.
+    /// [`Error::Invalid`] for no bytes, a bad alignment, no usage or a queue family that is not there,
+    /// [`Error::Unsupported`] if it is to be stable, or to have an address, and the device cannot,
+    /// and those of `vkCreateBuffer`.
     pub fn buffer(&self, info: &BufferInfo) -> Result<Described> {
         VulkanObject::buffer(&self.core, info)
     }
@@ -216,7 +217,7 @@ impl VulkanDevice {
     /// their memory, and says what they are and what the work waits for. Add the work's fence to
     /// them once it is submitted, in the same transaction.
     ///
-    /// Waits, by the CPU, for fences that are not of this device.
+    /// Waits, by the CPU, for fences that are not of this device, and for copies that wait for such.
     ///
     /// # Errors
     /// - [`Error::Unsupported`]: a buffer or an image cannot be where the object is, and why.
@@ -248,7 +249,7 @@ impl VulkanDevice {
             .core
             .sides
             .parts(&side, reserved.facts().pages.bytes())?;
-        Ok(super::objects::place_of(&parts).into_vec())
+        Ok(super::objects::pieces_of(&parts))
     }
 
     /// A descriptor of the allocation that an object is in, and the byte of it at which it begins, for
@@ -302,12 +303,13 @@ impl VulkanDevice {
     }
 
     /// The semaphore and its value that work on this device waits for instead of a fence; nothing if
-    /// it has signalled, or is not of this device.
+    /// it has signalled, or if only the CPU can wait for it: it is of another device, or a copy that
+    /// itself waits for one.
     #[must_use]
     pub fn point(&self, fence: &Fence) -> Option<(vk::Semaphore, u64)> {
         match self.core.watch.standing(fence) {
             Standing::Point(semaphore, value) => Some((semaphore, value)),
-            Standing::Reached | Standing::Foreign => None,
+            Standing::Reached | Standing::Unseen => None,
         }
     }
 
@@ -411,6 +413,12 @@ impl VulkanDevice {
     pub fn imports(&self) -> u64 {
         use ttm::dma::Mapper;
         self.core.sides.import().map_or(0, |import| import.live())
+    }
+
+    /// Allocations of device memory that there are now: chunks, imports, and what is on its way.
+    #[must_use]
+    pub fn allocations(&self) -> u32 {
+        self.core.raw.allocations()
     }
 
     /// The queue for its user's work. Others submit to it too, perhaps: hold it.

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Jobs go to the queue at once while few submissions are in flight; while many are, they gather, and
-//! the next submission takes all. A job whose device-side dependencies are other queues' begins a
+//! the next submission takes all, at the latest when somebody wants to submit what waits for them. A job whose device-side dependencies are other queues' begins a
 //! submission of its own, so that nothing waits for them that need not. Fences of this device are
 //! waited for by the queue; others by the CPU, before the job is submitted.
 
@@ -57,6 +57,8 @@ struct State {
     /// Command buffers that are not in flight.
     spare: Vec<Commands>,
     counts: EngineCounts,
+    /// The last job that was submitted, or could not be.
+    submitted: u64,
     lost: bool,
 }
 
@@ -162,10 +164,11 @@ impl Engine {
         }
     }
 
-    /// Submits what can be submitted now. Behind what failed nothing is, until that was said.
-    fn pump(&self, state: &mut State) {
+    /// Submits what can be submitted now, while there are less than `most` flights. Behind what
+    /// failed nothing is, until that was said.
+    fn pump(&self, state: &mut State, most: usize) {
         let failed = |state: &State| state.flights.back().is_some_and(|f| f.failed.is_some());
-        while !state.lost && state.flights.len() < FLIGHTS && !failed(state) {
+        while !state.lost && state.flights.len() < most && !failed(state) {
             let groups = self.ready(state);
             if groups.is_empty() {
                 return;
@@ -355,7 +358,7 @@ impl CopyEngine for Engine {
         queued.seqno = fence.seqno();
         queued.steps.iter().for_each(|step| step.belongs_to(&fence));
         state.waiting.push_back(queued);
-        self.pump(&mut state);
+        self.pump(&mut state, FLIGHTS);
         Ok(fence)
     }
 }
@@ -383,7 +386,7 @@ impl Watched for Engine {
                 state.spare.extend(flight.commands.take());
                 over.push(flight);
             }
-            self.pump(&mut state);
+            self.pump(&mut state, FLIGHTS);
             drop(state);
             if over.is_empty() || self.raw.is_lost() {
                 return;
@@ -409,8 +412,20 @@ impl Watched for Engine {
         drop((waiting, flights));
     }
 
-    fn point(&self, seqno: u64) -> Option<(vk::Semaphore, u64)> {
-        (self.timeline.reached() < seqno).then_some((self.semaphore.handle(), seqno))
+    /// Somebody is about to submit what waits for the job: that is submitted first, however many
+    /// flights there are.
+    fn standing(&self, seqno: u64) -> Standing {
+        if self.timeline.reached() >= seqno {
+            return Standing::Reached;
+        }
+        let mut state = self.state.lock();
+        if state.submitted < seqno {
+            self.pump(&mut state, usize::MAX);
+        }
+        match state.submitted < seqno {
+            true => Standing::Unseen,
+            false => Standing::Point(self.semaphore.handle(), seqno),
+        }
     }
 }
 
@@ -431,6 +446,7 @@ impl Engine {
 impl State {
     fn enter(&mut self, flights: Vec<Flight>) {
         for flight in flights {
+            self.submitted = flight.last;
             let jobs = flight.jobs.len() as u64;
             match flight.failed {
                 Some(_) => self.counts.failed += jobs,

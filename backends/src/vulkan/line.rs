@@ -8,7 +8,7 @@ use ttm::fence::{Fence, FenceError, Timeline};
 use ttm::sync::{Arc, Mutex, Weak};
 
 use super::raw::{Raw, Semaphore};
-use super::watch::{Watch, Watched};
+use super::watch::{Standing, Watch, Watched};
 
 /// Points of a semaphore that somebody submits work up to, in order.
 pub(super) struct Line {
@@ -113,9 +113,12 @@ impl Watched for Line {
         self.timeline.close(FenceError::DeviceLost);
     }
 
-    fn point(&self, seqno: u64) -> Option<(vk::Semaphore, u64)> {
+    /// Its users submit what reaches a point before they hand its fence to anybody.
+    fn standing(&self, seqno: u64) -> Standing {
         let points = self.points.lock();
-        let at = points.iter().find(|(number, _)| *number >= seqno);
-        at.map(|(_, value)| (self.semaphore.handle(), *value))
+        match points.iter().find(|(number, _)| *number >= seqno) {
+            Some((_, value)) => Standing::Point(self.semaphore.handle(), *value),
+            None => Standing::Reached,
+        }
     }
 }

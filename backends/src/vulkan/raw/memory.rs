@@ -27,6 +27,7 @@ pub(in super::super) struct MemoryWant {
 pub(in super::super) struct Memory {
     raw: Arc<Raw>,
     handle: vk::DeviceMemory,
+    serial: u64,
     bytes: u64,
     at: Option<NonNull<u8>>,
     imported: bool,
@@ -114,6 +115,8 @@ impl Memory {
         Ok(Self {
             raw: Arc::clone(raw),
             handle,
+            // Relaxed: only that it is given once matters.
+            serial: raw.serials.fetch_add(1, Ordering::Relaxed),
             bytes: info.allocation_size,
             at: None,
             imported: false,
@@ -142,6 +145,12 @@ impl Memory {
     /// The handle, for calls that name it.
     pub(in super::super) fn handle(&self) -> vk::DeviceMemory {
         self.handle
+    }
+
+    /// A number that no other allocation has, also after this one is freed. The driver may give its
+    /// handle to another.
+    pub(in super::super) fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// How many bytes it has.
