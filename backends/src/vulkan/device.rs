@@ -4,14 +4,16 @@ use core::fmt;
 use std::os::fd::OwnedFd;
 
 use ash::vk;
-use placement::{Chunks, MemType};
+use placement::{Chunks, MemType, Space};
 use ttm::bo::{Bo, Locked, Reserved};
 use ttm::clock::{Clock, Progress, Service, WaitCell};
 use ttm::device::{Device, DeviceBuilder};
-use ttm::driver::{Driver, Side};
+use ttm::dma::Mapper;
+use ttm::driver::{CopyEngine, Driver, Side};
 use ttm::error::{Error, Result};
 use ttm::fence::{Fence, Usage};
 use ttm::pages::PageSource;
+use ttm::resource::Region;
 use ttm::sync::atomic::{AtomicU64, Ordering};
 use ttm::sync::{Arc, Mutex, Weak};
 
@@ -44,6 +46,9 @@ use super::watch::{Standing, Watch};
 pub struct VulkanDevice {
     core: Arc<Core>,
 }
+
+/// A memory of chunks as a manager takes it: its name, its space, and what is behind that.
+pub type MemoryParts = (MemType, Box<dyn Space>, Arc<dyn Region>);
 
 /// The queues of a device, as its opener has them.
 #[derive(Clone, Debug)]
@@ -172,20 +177,47 @@ impl VulkanDevice {
         driver: D,
         source: Arc<dyn PageSource>,
     ) -> DeviceBuilder<D> {
-        let core = &self.core;
-        let mut builder = Device::builder(driver, Arc::clone(&core.clock))
+        let mut builder = Device::builder(driver, self.clock())
             .pages(Arc::clone(&source))
-            .engine(Arc::new(KeptEngine(Arc::clone(core))));
-        for (mem_type, region) in core.sides.regions() {
-            let space = Box::new(ChunkSpace(Arc::clone(region)));
-            builder = builder.memory(mem_type, space, Arc::clone(region) as _);
+            .engine(self.engine());
+        for (mem_type, space, region) in self.memories() {
+            builder = builder.memory(mem_type, space, region);
         }
-        if core.imports {
-            let import = HostImport::new(&core.raw, &source, core.families.clone());
-            core.sides.set_import(Arc::clone(&import));
-            builder = builder.mapper(import);
+        match self.mapper(&source) {
+            Some(mapper) => builder.mapper(mapper),
+            None => builder,
         }
-        builder
+    }
+
+    /// The copy engine, for who puts a device of the manager's together himself.
+    #[must_use]
+    pub fn engine(&self) -> Arc<dyn CopyEngine> {
+        Arc::new(KeptEngine(Arc::clone(&self.core)))
+    }
+
+    /// The memories of chunks: a space and what is behind it. Whoever takes from a space has the region
+    /// provide before the pages are used.
+    #[must_use]
+    pub fn memories(&self) -> Vec<MemoryParts> {
+        let regions = self.core.sides.regions();
+        let memory = |(mem_type, region): (MemType, &Arc<ChunkRegion>)| {
+            let space: Box<dyn Space> = Box::new(ChunkSpace(Arc::clone(region)));
+            (mem_type, space, Arc::clone(region) as Arc<dyn Region>)
+        };
+        regions.map(memory).collect()
+    }
+
+    /// What has the device find pages of `source`; nothing if it imports none. There is one, that of
+    /// the first call.
+    #[must_use]
+    pub fn mapper(&self, source: &Arc<dyn PageSource>) -> Option<Arc<dyn Mapper>> {
+        let core = &self.core;
+        if core.imports && core.sides.import().is_none() {
+            let import = HostImport::new(&core.raw, source, core.families.clone());
+            core.sides.set_import(import);
+        }
+        let import = core.sides.import()?;
+        Some(Arc::clone(import) as Arc<dyn Mapper>)
     }
 
     /// Describes an object that is bytes and nothing more, for the manager to make.
@@ -282,6 +314,10 @@ impl VulkanDevice {
     }
 
     /// A new timeline semaphore for its user's work, at 0.
+    ///
+    /// When its user lets go of it, it stays for as long as a point of it is not reached, or copies
+    /// and binds that were told to wait for one are not done. Others' work that
+    /// [`VulkanDevice::bind`] told to wait for it is theirs to end before that.
     ///
     /// # Errors
     /// Those of `vkCreateSemaphore`.
@@ -411,7 +447,6 @@ impl VulkanDevice {
     /// Pages of the process that the device finds now: how many mappings.
     #[must_use]
     pub fn imports(&self) -> u64 {
-        use ttm::dma::Mapper;
         self.core.sides.import().map_or(0, |import| import.live())
     }
 
@@ -507,9 +542,7 @@ impl UserTimeline {
 impl Drop for UserTimeline {
     fn drop(&mut self) {
         if Arc::strong_count(&self.last) == 1 {
-            // Pending points are still watched by whoever asks; the list only kept it alive.
-            let mut lines = self.core.lines.lock();
-            lines.retain(|line| !Arc::ptr_eq(line, &self.line) || line.is_pending());
+            self.core.forget_line(&self.line);
         }
     }
 }
@@ -592,7 +625,8 @@ impl Service for Tender {
         let Some(core) = self.core.upgrade() else {
             return Progress::Idle;
         };
-        let mut did = core.trash.reap();
+        let mut did = core.sweep_lines();
+        did |= core.trash.reap();
         let now = core.clock.now();
         // Relaxed: only this service's thread has it.
         if now.nanos() >= self.asked.load(Ordering::Relaxed) + ASK_EVERY {

@@ -57,6 +57,8 @@ struct State {
     /// Command buffers that are not in flight.
     spare: Vec<Commands>,
     counts: EngineCounts,
+    /// Of the last job.
+    last: Option<Fence>,
     /// The last job that was submitted, or could not be.
     submitted: u64,
     lost: bool,
@@ -134,6 +136,11 @@ impl Engine {
         let watched: Arc<dyn Watched> = Arc::clone(&engine) as _;
         watch.add(number, Arc::downgrade(&watched));
         Ok(engine)
+    }
+
+    /// The fence of the last job; nothing if there was none.
+    pub(super) fn last(&self) -> Option<Fence> {
+        self.state.lock().last.clone()
     }
 
     pub(super) fn counts(&self) -> EngineCounts {
@@ -356,6 +363,7 @@ impl CopyEngine for Engine {
         }
         let fence = self.timeline.issue();
         queued.seqno = fence.seqno();
+        state.last = Some(fence.clone());
         queued.steps.iter().for_each(|step| step.belongs_to(&fence));
         state.waiting.push_back(queued);
         self.pump(&mut state, FLIGHTS);

@@ -467,6 +467,7 @@ impl Core {
         if self.raw.is_lost() {
             return Err(Error::DeviceLost);
         }
+        self.sweep_lines();
         self.trash.reap();
         let mut waits = Waits::default();
         let mut fresh = Vec::new();
@@ -742,8 +743,8 @@ impl Waits {
 pub(super) struct Binder {
     queue: Arc<super::raw::SharedQueue>,
     line: Arc<super::line::Line>,
-    /// The last value that was submitted; held while one is.
-    last: Mutex<u64>,
+    /// The last value that was submitted, and its fence; held while one is.
+    last: Mutex<(u64, Option<Fence>)>,
 }
 
 impl Binder {
@@ -751,8 +752,13 @@ impl Binder {
         Self {
             queue: Arc::clone(queue),
             line,
-            last: Mutex::new(0),
+            last: Mutex::new((0, None)),
         }
+    }
+
+    /// The fence of what was bound last.
+    pub(super) fn last(&self) -> Option<Fence> {
+        self.last.lock().1.clone()
     }
 
     fn submit<'a>(
@@ -761,13 +767,13 @@ impl Binder {
         make: impl FnOnce((&'a super::raw::Semaphore, u64)) -> SparseSubmission<'a>,
     ) -> Result<Fence, Error> {
         let mut last = self.last.lock();
-        let value = *last + 1;
+        let value = last.0 + 1;
         self.queue
             .bind_sparse(raw, &make((self.line.semaphore(), value)))
             .map_err(Error::from)?;
-        *last = value;
-        self.line
-            .fence_at(value)
-            .ok_or(Error::Invalid("a point of a semaphore that went back"))
+        last.0 = value;
+        let fence = self.line.fence_at(value);
+        last.1.clone_from(&fence);
+        fence.ok_or(Error::Invalid("a point of a semaphore that went back"))
     }
 }
