@@ -277,6 +277,15 @@ impl Drop for Gpu<'_> {
     }
 }
 
+/// Brings a timeline's semaphore to a value, as its work would.
+pub(crate) fn reach(stage: &Stage, timeline: &UserTimeline, value: u64) {
+    let info = vk::SemaphoreSignalInfo::default()
+        .semaphore(timeline.semaphore())
+        .value(value);
+    // SAFETY: a timeline of the device, which the caller brings forward only.
+    unsafe { stage.vulkan.ash().signal_semaphore(&info) }.expect("a signal");
+}
+
 /// Everything before is done, and seen by everybody, before anything after.
 pub(crate) fn barrier(device: &ash::Device, commands: vk::CommandBuffer) {
     let all = vk::AccessFlags::MEMORY_READ | vk::AccessFlags::MEMORY_WRITE;

@@ -8,7 +8,9 @@ mod stage;
 
 mod buffers;
 mod images;
+mod laws;
 mod model;
+mod windows;
 mod moves;
 
 mod words;

@@ -56,6 +56,7 @@ pub(crate) struct Stage {
     pub(crate) device: Device<VulkanDriver>,
     pub(crate) vulkan: VulkanDevice,
     pub(crate) log: Arc<Log>,
+    source: Arc<dyn PageSource>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -95,11 +96,11 @@ impl Setup {
     }
 
     pub(crate) fn on(&self, vulkan: VulkanDevice, turn: MutexGuard<'static, ()>) -> Stage {
-        let source = Arc::new(MemfdPages::new().expect("memory files"));
+        let source: Arc<dyn PageSource> = Arc::new(MemfdPages::new().expect("memory files"));
         let log = Arc::new(Log::default());
         let backup = FileBackup::new(std::env::temp_dir(), self.swap).expect("a folder");
         let mut builder = vulkan
-            .builder(source as Arc<dyn PageSource>)
+            .builder(Arc::clone(&source))
             .sink(Arc::clone(&log) as Arc<dyn Sink>)
             .backup(Arc::new(backup));
         if let Some(bytes) = self.system_limit {
@@ -113,6 +114,7 @@ impl Setup {
             device,
             vulkan,
             log,
+            source,
             _turn: turn,
         }
     }
@@ -124,6 +126,11 @@ fn serve(device: &Device<VulkanDriver>, vulkan: &VulkanDevice) -> Threads {
 }
 
 impl Stage {
+    /// Where the device's system pages are from.
+    pub(crate) fn source(&self) -> Arc<dyn PageSource> {
+        Arc::clone(&self.source)
+    }
+
     pub(crate) fn make(&self, described: Described) -> Bo<VulkanDriver> {
         let Described { info, object } = described;
         self.device.create(info, object).expect("an object")
