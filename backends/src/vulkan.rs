@@ -44,7 +44,7 @@ mod watch;
 
 pub use config::VulkanConfig;
 pub use costs::{Copies, Cost, Costs};
-pub use device::{DeviceQueues, UserTimeline, VulkanDevice};
+pub use device::{DeviceQueues, MemoryParts, UserTimeline, VulkanDevice};
 pub use driver::VulkanDriver;
 pub use engine::EngineCounts;
 pub use error::VulkanError;

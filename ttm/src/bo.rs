@@ -38,6 +38,7 @@ pub struct BoInfo {
     pub(crate) kind: BoKind,
     pub(crate) align: PageCount,
     pub(crate) opaque: bool,
+    pub(crate) contiguous: bool,
     pub(crate) priority: u8,
     pub(crate) group: Option<Arc<Group>>,
     pub(crate) shared: Option<SharedReservation>,
@@ -52,6 +53,7 @@ impl BoInfo {
             kind: BoKind::Device,
             align: PageCount::ONE,
             opaque: false,
+            contiguous: false,
             priority: 0,
             group: None,
             shared: None,
@@ -77,6 +79,14 @@ impl BoInfo {
     #[must_use]
     pub fn opaque(mut self) -> Self {
         self.opaque = true;
+        self
+    }
+
+    /// Says that it lies in one run wherever it is in device memory, whatever its places say: what the
+    /// device has of it cannot be in pieces.
+    #[must_use]
+    pub fn contiguous(mut self) -> Self {
+        self.contiguous = true;
         self
     }
 

@@ -68,6 +68,30 @@ impl Core {
         families
     }
 
+    /// The user of a timeline has let go of it: it stays until nothing waits for it.
+    pub(super) fn forget_line(&self, line: &Arc<Line>) {
+        line.leave();
+        self.sweep_lines();
+    }
+
+    /// Takes timelines that nobody has, and whose points are reached, out of the list: they go after what
+    /// was submitted before that, which may wait for them. Answers whether there were some.
+    pub(super) fn sweep_lines(&self) -> bool {
+        let done: Vec<_> = {
+            let mut lines = self.lines.lock();
+            lines.extract_if(.., |line| line.is_over()).collect()
+        };
+        let any = !done.is_empty();
+        for line in done {
+            let after: Vec<Fence> = [self.engine.last(), self.binder.last()]
+                .into_iter()
+                .flatten()
+                .collect();
+            self.trash.put(after, line);
+        }
+        any
+    }
+
     /// As what chunks of a memory go out.
     pub(super) fn exported_as(&self, mem_type: MemType) -> vk::ExternalMemoryHandleTypeFlags {
         let region = self.sides.region(mem_type);

@@ -4,14 +4,16 @@ use core::fmt;
 use std::os::fd::OwnedFd;
 
 use ash::vk;
-use placement::{Chunks, MemType};
+use placement::{Chunks, MemType, Space};
 use ttm::bo::{Bo, Locked, Reserved};
 use ttm::clock::{Clock, Progress, Service, WaitCell};
 use ttm::device::{Device, DeviceBuilder};
-use ttm::driver::{Driver, Side};
+use ttm::dma::Mapper;
+use ttm::driver::{CopyEngine, Driver, Side};
 use ttm::error::{Error, Result};
 use ttm::fence::{Fence, Usage};
 use ttm::pages::PageSource;
+use ttm::resource::Region;
 use ttm::sync::atomic::{AtomicU64, Ordering};
 use ttm::sync::{Arc, Mutex, Weak};
 
@@ -44,6 +46,9 @@ use super::watch::{Standing, Watch};
 pub struct VulkanDevice {
     core: Arc<Core>,
 }
+
+/// A memory of chunks as a manager takes it: its name, its space, and what is behind that.
+pub type MemoryParts = (MemType, Box<dyn Space>, Arc<dyn Region>);
 
 /// The queues of a device, as its opener has them.
 #[derive(Clone, Debug)]
@@ -98,7 +103,7 @@ impl VulkanDevice {
                 ..Trials::default()
             },
         };
-        if !trials.import && has_imports(&layout) {
+        if !(trials.import && config.import) && has_imports(&layout) {
             let mut facts = raw.facts.clone();
             facts.can.host_import = false;
             layout = Layout::of(&facts).map_err(unsuitable)?;
@@ -172,20 +177,47 @@ impl VulkanDevice {
         driver: D,
         source: Arc<dyn PageSource>,
     ) -> DeviceBuilder<D> {
-        let core = &self.core;
-        let mut builder = Device::builder(driver, Arc::clone(&core.clock))
+        let mut builder = Device::builder(driver, self.clock())
             .pages(Arc::clone(&source))
-            .engine(Arc::new(KeptEngine(Arc::clone(core))));
-        for (mem_type, region) in core.sides.regions() {
-            let space = Box::new(ChunkSpace(Arc::clone(region)));
-            builder = builder.memory(mem_type, space, Arc::clone(region) as _);
+            .engine(self.engine());
+        for (mem_type, space, region) in self.memories() {
+            builder = builder.memory(mem_type, space, region);
         }
-        if core.imports {
-            let import = HostImport::new(&core.raw, &source, core.families.clone());
-            core.sides.set_import(Arc::clone(&import));
-            builder = builder.mapper(import);
+        match self.mapper(&source) {
+            Some(mapper) => builder.mapper(mapper),
+            None => builder,
         }
-        builder
+    }
+
+    /// The copy engine, for who puts a device of the manager's together himself.
+    #[must_use]
+    pub fn engine(&self) -> Arc<dyn CopyEngine> {
+        Arc::new(KeptEngine(Arc::clone(&self.core)))
+    }
+
+    /// The memories of chunks: a space and what is behind it. Whoever takes from a space has the region
+    /// provide before the pages are used.
+    #[must_use]
+    pub fn memories(&self) -> Vec<MemoryParts> {
+        let regions = self.core.sides.regions();
+        let memory = |(mem_type, region): (MemType, &Arc<ChunkRegion>)| {
+            let space: Box<dyn Space> = Box::new(ChunkSpace(Arc::clone(region)));
+            (mem_type, space, Arc::clone(region) as Arc<dyn Region>)
+        };
+        regions.map(memory).collect()
+    }
+
+    /// What has the device find pages of `source`; nothing if it imports none. There is one, that of
+    /// the first call.
+    #[must_use]
+    pub fn mapper(&self, source: &Arc<dyn PageSource>) -> Option<Arc<dyn Mapper>> {
+        let core = &self.core;
+        if core.imports && core.sides.import().is_none() {
+            let import = HostImport::new(&core.raw, source, core.families.clone());
+            core.sides.set_import(import);
+        }
+        let import = core.sides.import()?;
+        Some(Arc::clone(import) as Arc<dyn Mapper>)
     }
 
     /// Describes an object that is bytes and nothing more, for the manager to make.
@@ -197,8 +229,9 @@ impl VulkanDevice {
     /// Describes a buffer object.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for no bytes or a bad alignment, [`Error::Unsupported`] if it is to be
-    /// stable and the device cannot, and those of `vkCreateBuffer`.
+    /// [`Error::Invalid`] for no bytes, a bad alignment, no usage or a queue family that is not there,
+    /// [`Error::Unsupported`] if it is to be stable, or to have an address, and the device cannot,
+    /// and those of `vkCreateBuffer`.
     pub fn buffer(&self, info: &BufferInfo) -> Result<Described> {
         VulkanObject::buffer(&self.core, info)
     }
@@ -216,7 +249,7 @@ impl VulkanDevice {
     /// their memory, and says what they are and what the work waits for. Add the work's fence to
     /// them once it is submitted, in the same transaction.
     ///
-    /// Waits, by the CPU, for fences that are not of this device.
+    /// Waits, by the CPU, for fences that are not of this device, and for copies that wait for such.
     ///
     /// # Errors
     /// - [`Error::Unsupported`]: a buffer or an image cannot be where the object is, and why.
@@ -282,6 +315,10 @@ impl VulkanDevice {
 
     /// A new timeline semaphore for its user's work, at 0.
     ///
+    /// When its user lets go of it, it stays for as long as a point of it is not reached, or copies
+    /// and binds that were told to wait for one are not done. Others' work that
+    /// [`VulkanDevice::bind`] told to wait for it is theirs to end before that.
+    ///
     /// # Errors
     /// Those of `vkCreateSemaphore`.
     pub fn timeline(&self) -> Result<UserTimeline> {
@@ -301,13 +338,14 @@ impl VulkanDevice {
         }
     }
 
-    /// The semaphore and its value that work on this device waits for instead of a fence. Nothing if it
-    /// has signalled, or if the device cannot wait for it: then wait for the fence itself.
+    /// The semaphore and its value that work on this device waits for instead of a fence; nothing if
+    /// it has signalled, or if only the CPU can wait for it: it is of another device, or a copy that
+    /// itself waits for one.
     #[must_use]
     pub fn point(&self, fence: &Fence) -> Option<(vk::Semaphore, u64)> {
         match self.core.watch.standing(fence) {
             Standing::Point(semaphore, value) => Some((semaphore, value)),
-            Standing::Reached | Standing::Foreign => None,
+            Standing::Reached | Standing::Unseen => None,
         }
     }
 
@@ -409,8 +447,13 @@ impl VulkanDevice {
     /// Pages of the process that the device finds now: how many mappings.
     #[must_use]
     pub fn imports(&self) -> u64 {
-        use ttm::dma::Mapper;
         self.core.sides.import().map_or(0, |import| import.live())
+    }
+
+    /// Allocations of device memory that there are now: chunks, imports, and what is on its way.
+    #[must_use]
+    pub fn allocations(&self) -> u32 {
+        self.core.raw.allocations()
     }
 
     /// The queue for its user's work. Others submit to it too, perhaps: hold it.
@@ -499,9 +542,7 @@ impl UserTimeline {
 impl Drop for UserTimeline {
     fn drop(&mut self) {
         if Arc::strong_count(&self.last) == 1 {
-            // Pending points are still watched by whoever asks; the list only kept it alive.
-            let mut lines = self.core.lines.lock();
-            lines.retain(|line| !Arc::ptr_eq(line, &self.line) || line.is_pending());
+            self.core.forget_line(&self.line);
         }
     }
 }
@@ -584,7 +625,8 @@ impl Service for Tender {
         let Some(core) = self.core.upgrade() else {
             return Progress::Idle;
         };
-        let mut did = core.trash.reap();
+        let mut did = core.sweep_lines();
+        did |= core.trash.reap();
         let now = core.clock.now();
         // Relaxed: only this service's thread has it.
         if now.nanos() >= self.asked.load(Ordering::Relaxed) + ASK_EVERY {

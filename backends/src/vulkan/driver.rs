@@ -15,6 +15,7 @@ const QUEUE: EngineId = EngineId(0);
 /// Where victims go, and who copies. A driver of one's own may ask it for all answers but its own.
 ///
 /// Victims go to SYSTEM, which is swapped out when it is short; what nobody needs is thrown away.
+/// Images stay where they are on a device that imports no system pages.
 /// Content is copied by the queue, or by the CPU where that was measured to be sooner.
 #[derive(Clone)]
 pub struct VulkanDriver {
@@ -53,6 +54,15 @@ impl VulkanDriver {
         [MemType::TT, GART, BAR]
             .into_iter()
             .find(|t| !self.is_frames(*t) && self.is_visible(*t))
+    }
+
+    /// Whether an object has nowhere to go: an image becomes rows only where the queue finds the pages
+    /// that these go to.
+    fn is_stuck(&self, object: &VulkanObject) -> bool {
+        let mut places = self.evict_to.places().iter();
+        object.images().is_some()
+            && self.core.sides.import().is_none()
+            && places.all(|place| self.is_frames(place.mem_type))
     }
 
     fn content(&self, bo: &BoFacts, from: MemType, to: MemType) -> Route {
@@ -97,12 +107,13 @@ impl VulkanDriver {
 impl Driver for VulkanDriver {
     type Object = VulkanObject;
 
-    fn evict_to(&self, bo: &BoFacts, _: &VulkanObject) -> Eviction {
+    fn evict_to(&self, bo: &BoFacts, object: &VulkanObject) -> Eviction {
         if bo.advice == Advice::DontNeed {
             return Eviction::Discard;
         }
         match bo.mem_type {
             Some(MemType::SYSTEM) | None => Eviction::Never,
+            Some(_) if self.is_stuck(object) => Eviction::Never,
             Some(MemType::TT) => Eviction::To(Placement::of(Place::new(MemType::SYSTEM))),
             Some(_) => Eviction::To(self.evict_to.clone()),
         }

@@ -7,10 +7,9 @@
 //! ```
 //!
 //! Jobs go to the queue at once while few submissions are in flight; while many are, they gather, and
-//! the next submission takes all. A job whose device-side dependencies are other queues' begins a
+//! the next submission takes all, at the latest when somebody wants to submit what waits for them. A job whose device-side dependencies are other queues' begins a
 //! submission of its own, so that nothing waits for them that need not. Fences of this device are
-//! waited for by the queue; others by the CPU, before the job is submitted. What somebody else's work
-//! is to wait for is submitted before that work can be.
+//! waited for by the queue; others by the CPU, before the job is submitted.
 
 use std::collections::VecDeque;
 
@@ -58,6 +57,10 @@ struct State {
     /// Command buffers that are not in flight.
     spare: Vec<Commands>,
     counts: EngineCounts,
+    /// Of the last job.
+    last: Option<Fence>,
+    /// The last job that was submitted, or could not be.
+    submitted: u64,
     lost: bool,
 }
 
@@ -135,6 +138,11 @@ impl Engine {
         Ok(engine)
     }
 
+    /// The fence of the last job; nothing if there was none.
+    pub(super) fn last(&self) -> Option<Fence> {
+        self.state.lock().last.clone()
+    }
+
     pub(super) fn counts(&self) -> EngineCounts {
         self.state.lock().counts
     }
@@ -163,8 +171,8 @@ impl Engine {
         }
     }
 
-    /// Submits what can be submitted now, up to so many submissions in flight. Behind what failed
-    /// nothing is, until that was said.
+    /// Submits what can be submitted now, while there are less than `most` flights. Behind what
+    /// failed nothing is, until that was said.
     fn pump(&self, state: &mut State, most: usize) {
         let failed = |state: &State| state.flights.back().is_some_and(|f| f.failed.is_some());
         while !state.lost && state.flights.len() < most && !failed(state) {
@@ -355,6 +363,7 @@ impl CopyEngine for Engine {
         }
         let fence = self.timeline.issue();
         queued.seqno = fence.seqno();
+        state.last = Some(fence.clone());
         queued.steps.iter().for_each(|step| step.belongs_to(&fence));
         state.waiting.push_back(queued);
         self.pump(&mut state, FLIGHTS);
@@ -411,19 +420,18 @@ impl Watched for Engine {
         drop((waiting, flights));
     }
 
-    /// Whoever waits for a point on the same queue would wait for ever if the job came behind him: so
-    /// it is submitted first, however many are in flight.
-    fn point(&self, seqno: u64) -> Standing {
+    /// Somebody is about to submit what waits for the job: that is submitted first, however many
+    /// flights there are.
+    fn standing(&self, seqno: u64) -> Standing {
         if self.timeline.reached() >= seqno {
             return Standing::Reached;
         }
         let mut state = self.state.lock();
-        let waits = |state: &State| state.waiting.front().is_some_and(|job| job.seqno <= seqno);
-        if waits(&state) {
+        if state.submitted < seqno {
             self.pump(&mut state, usize::MAX);
         }
-        match waits(&state) {
-            true => Standing::Foreign,
+        match state.submitted < seqno {
+            true => Standing::Unseen,
             false => Standing::Point(self.semaphore.handle(), seqno),
         }
     }
@@ -446,6 +454,7 @@ impl Engine {
 impl State {
     fn enter(&mut self, flights: Vec<Flight>) {
         for flight in flights {
+            self.submitted = flight.last;
             let jobs = flight.jobs.len() as u64;
             match flight.failed {
                 Some(_) => self.counts.failed += jobs,

@@ -9,7 +9,7 @@ use placement::PageRange;
 use ttm::error::{Error, Result};
 use ttm::fence::Fence;
 use ttm::sync::atomic::{AtomicU64, Ordering};
-use ttm::sync::{Arc, Mutex};
+use ttm::sync::{Arc, Mutex, Weak};
 
 use super::error::VulkanError;
 use super::raw::{
@@ -34,13 +34,17 @@ pub(super) struct Images {
 
 /// An image at a place.
 struct Placed {
-    chunk: Arc<ChunkMemory>,
+    /// Not kept: an image that has left says nothing of how long its old memory stays.
+    chunk: Weak<ChunkMemory>,
     page: u64,
     image: Arc<Image>,
     generation: u64,
     /// Of the jobs that read or write it.
     until: Vec<Fence>,
 }
+
+/// An image that nobody finds any more, and the fences of the jobs that use it.
+pub(super) type Old = (Arc<Image>, Vec<Fence>);
 
 /// What content is in.
 #[derive(Clone)]
@@ -111,16 +115,14 @@ impl Images {
         new: bool,
     ) -> Result<Form> {
         let [range] = ranges else {
-            return Err(Error::Invalid(
-                "an image lies in one run; validate it into a contiguous place",
-            ));
+            return Err(Error::Invalid("an image lies in one run"));
         };
         let page = range.start();
         let chunk = region
             .chunk_at(page)
             .ok_or(Error::Invalid("an image at pages that nobody was given"))?;
         let mut placed = self.placed.lock();
-        let here = |p: &&Placed| p.page == page && Arc::ptr_eq(&p.chunk, &chunk);
+        let here = |p: &&Placed| p.page == page && core::ptr::eq(p.chunk.as_ptr(), &*chunk);
         if let Some(found) = placed.iter().find(here) {
             return Ok(Form::Image(Arc::clone(&found.image), chunk));
         }
@@ -130,7 +132,7 @@ impl Images {
         let image = Arc::new(Image::create(&self.raw, &self.want)?);
         image.bind(&chunk.memory, chunk.type_index, chunk.offset_of(page))?;
         placed.push(Placed {
-            chunk: Arc::clone(&chunk),
+            chunk: Arc::downgrade(&chunk),
             page,
             image: Arc::clone(&image),
             // Relaxed: made under the lock.
@@ -140,26 +142,26 @@ impl Images {
         Ok(Form::Image(image, chunk))
     }
 
-    /// The image at a place, and its generation. Others that no job uses any more go.
+    /// The image at a place, its generation, and the others, with the fences of the jobs that use
+    /// them: those that are elsewhere by now.
     pub(super) fn settle_at(
         self: &Arc<Self>,
         region: &Arc<ChunkRegion>,
         ranges: &[PageRange],
-    ) -> Result<(vk::Image, u64)> {
+    ) -> Result<(vk::Image, u64, Vec<Old>)> {
         let Form::Image(image, _) = self.form_at(region, ranges, true)? else {
             return Err(Error::Invalid("an image that is none"));
         };
         let mut placed = self.placed.lock();
-        placed.retain(|p| {
-            Arc::ptr_eq(&p.image, &image) || p.until.iter().any(|fence| !fence.is_signalled())
-        });
-        let here = placed.iter().find(|p| Arc::ptr_eq(&p.image, &image));
-        let generation = here.map_or(0, |p| p.generation);
-        Ok((image.handle(), generation))
+        let elsewhere = |p: &mut Placed| !Arc::ptr_eq(&p.image, &image);
+        let old = placed.extract_if(.., elsewhere);
+        let old = old.map(|p| (p.image, p.until)).collect();
+        let generation = placed.first().map_or(0, |p| p.generation);
+        Ok((image.handle(), generation, old))
     }
 
     /// All images, for whoever destroys them.
-    pub(super) fn take_all(&self) -> Vec<(Arc<Image>, Vec<Fence>)> {
+    pub(super) fn take_all(&self) -> Vec<Old> {
         let all = core::mem::take(&mut *self.placed.lock());
         all.into_iter().map(|p| (p.image, p.until)).collect()
     }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use ash::vk;
 use ttm::clock::Clock;
 use ttm::fence::{Fence, FenceError, Timeline};
+use ttm::sync::atomic::{AtomicBool, Ordering};
 use ttm::sync::{Arc, Mutex, Weak};
 
 use super::raw::{Raw, Semaphore};
@@ -18,6 +19,8 @@ pub(super) struct Line {
     semaphore: Semaphore,
     /// Points of the timeline that are not reached, with the semaphore's values.
     points: Mutex<VecDeque<(u64, u64)>>,
+    /// Whether its user has let go of it.
+    left: AtomicBool,
 }
 
 impl Line {
@@ -34,6 +37,7 @@ impl Line {
             timeline: Timeline::new(number, Arc::clone(clock)),
             semaphore,
             points: Mutex::new(VecDeque::new()),
+            left: AtomicBool::new(false),
         });
         let watched: Arc<dyn Watched> = Arc::clone(&line) as _;
         watch.add(number, Arc::downgrade(&watched));
@@ -65,9 +69,15 @@ impl Line {
         Some(fence)
     }
 
-    /// Whether a point is not reached.
-    pub(super) fn is_pending(&self) -> bool {
-        !self.points.lock().is_empty()
+    /// Its user lets go of it.
+    pub(super) fn leave(&self) {
+        // Relaxed: whoever sees it later looks again.
+        self.left.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its user has let go of it and all its points are reached.
+    pub(super) fn is_over(&self) -> bool {
+        self.left.load(Ordering::Relaxed) && self.points.lock().is_empty()
     }
 
     /// The point of a fence fails: what was to signal it was not submitted. The semaphore is brought
@@ -113,7 +123,8 @@ impl Watched for Line {
         self.timeline.close(FenceError::DeviceLost);
     }
 
-    fn point(&self, seqno: u64) -> Standing {
+    /// Its users submit what reaches a point before they hand its fence to anybody.
+    fn standing(&self, seqno: u64) -> Standing {
         let points = self.points.lock();
         match points.iter().find(|(number, _)| *number >= seqno) {
             Some((_, value)) => Standing::Point(self.semaphore.handle(), *value),

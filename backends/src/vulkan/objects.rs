@@ -195,7 +195,7 @@ struct BoundState {
     generation: u64,
 }
 
-/// Where an object is: which memory by its serial number, from which byte on, how many.
+/// Where an object is: which allocation, by its number, from which byte on, and how many.
 type Place = SmallVec<[(u64, u64, u64); 2]>;
 
 /// An object and its description, for [`Device::create`](ttm::device::Device::create).
@@ -252,11 +252,7 @@ impl VulkanObject {
     }
 
     pub(super) fn buffer(core: &Arc<Core>, info: &BufferInfo) -> Result<Described> {
-        if info.bytes == 0 || !info.align.is_power_of_two() {
-            return Err(Error::Invalid(
-                "a buffer has at least one byte, and an alignment that is a power of two",
-            ));
-        }
+        core.check_buffer(info)?;
         let able = core.can_be_stable();
         let stable = info.stable.unwrap_or(able);
         if stable && !able {
@@ -279,6 +275,7 @@ impl VulkanObject {
         let needs = probe.requirements();
         let align = needs.align.max(info.align).next_multiple_of(PAGE_SIZE);
         let info = BoInfo::new(info.bytes).align(pages(align));
+        let info = if stable { info } else { info.contiguous() };
         Ok(Described {
             info,
             object: Self {
@@ -302,16 +299,20 @@ impl VulkanObject {
                 "an image's memory is the manager's; leave the sparse flags out",
             ));
         }
+        core.check_families(&info.want.families)?;
         let mut want = info.want.clone();
         want.usage |= vk::ImageUsageFlags::TRANSFER_SRC | vk::ImageUsageFlags::TRANSFER_DST;
         want.families = core.families_of(&want.families);
         core.raw.allows_image(&want)?;
         let images = Images::new(&core.raw, want, info.rest)?;
         let needs = images.needs();
-        let bytes = needs.bytes.max(images.linear_bytes());
-        let align = needs.align.next_multiple_of(PAGE_SIZE);
+        // Buffers next to it are in other granules.
+        let granule = core.raw.facts.limits.buffer_image_granularity.max(1);
+        let bytes = needs.bytes.next_multiple_of(granule);
+        let bytes = bytes.max(images.linear_bytes());
+        let align = needs.align.max(granule).next_multiple_of(PAGE_SIZE);
         Ok(Described {
-            info: BoInfo::new(bytes).align(pages(align)).opaque(),
+            info: BoInfo::new(bytes).align(pages(align)).opaque().contiguous(),
             object: Self {
                 core: Arc::clone(core),
                 shape: Shape::Image(images),
@@ -396,6 +397,9 @@ impl core::fmt::Debug for Described {
     }
 }
 
+/// More than any memory has, and little enough to count with.
+const MOST_BYTES: u64 = 1 << 56;
+
 fn pages(bytes: u64) -> PageCount {
     PageCount::new(bytes.div_ceil(PAGE_SIZE)).unwrap_or(PageCount::MAX)
 }
@@ -408,6 +412,47 @@ struct Fresh {
 }
 
 impl Core {
+    /// Whether such a buffer can be asked for.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::Unsupported`].
+    fn check_buffer(&self, info: &BufferInfo) -> Result<()> {
+        if info.bytes == 0 || !info.align.is_power_of_two() {
+            return Err(Error::Invalid(
+                "a buffer has at least one byte, and an alignment that is a power of two",
+            ));
+        }
+        if info.bytes > MOST_BYTES {
+            return Err(Error::Invalid("no memory has so many bytes as the buffer"));
+        }
+        if info.usage.is_empty() {
+            return Err(Error::Invalid(
+                "a buffer is used for something; say for what",
+            ));
+        }
+        let addressed = vk::BufferUsageFlags::SHADER_DEVICE_ADDRESS;
+        if info.usage.contains(addressed) && !self.raw.facts.can.buffer_address {
+            return Err(Error::Unsupported(
+                "buffers of this device have no addresses, or the feature is not on",
+            ));
+        }
+        self.check_families(&info.families)
+    }
+
+    /// Whether there are such queue families.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`].
+    fn check_families(&self, named: &[u32]) -> Result<()> {
+        match named
+            .iter()
+            .all(|family| *family < self.raw.queue_families())
+        {
+            true => Ok(()),
+            false => Err(Error::Invalid("the device has no such queue family")),
+        }
+    }
+
     /// Makes objects of one transaction ready for work of class `usage`.
     pub(super) fn bind<D, R>(
         &self,
@@ -422,6 +467,7 @@ impl Core {
         if self.raw.is_lost() {
             return Err(Error::DeviceLost);
         }
+        self.sweep_lines();
         self.trash.reap();
         let mut waits = Waits::default();
         let mut fresh = Vec::new();
@@ -486,7 +532,13 @@ impl Core {
         };
         let region = self.sides.region(mem_type);
         let region = region.ok_or(Error::Invalid("a memory that is not of this device"))?;
-        let (handle, generation) = images.settle_at(region, &ranges)?;
+        let (handle, generation, old) = images.settle_at(region, &ranges)?;
+        for (image, mut until) in old {
+            // Work of its user's, too, may still be at it: no move of its content waited for that, if
+            // it was thrown away.
+            until.extend(reserved.fences(Usage::Bookkeep));
+            self.trash.put(until, image);
+        }
         Ok(Bound::Image { handle, generation })
     }
 
@@ -531,7 +583,8 @@ impl Core {
     ) -> Result<()> {
         let [part] = &parts[..] else {
             return Err(Error::Unsupported(
-                "a buffer that does not stay lies in one run; validate it into a contiguous place",
+                "a buffer that does not stay lies in one run, which these system pages are not; \
+                 validate it into device memory",
             ));
         };
         let mut want = shape.want.clone();
@@ -628,7 +681,7 @@ impl Core {
         match self.watch.standing(fence) {
             Standing::Reached => {}
             Standing::Point(semaphore, value) => waits.add(semaphore, value),
-            Standing::Foreign => {
+            Standing::Unseen => {
                 fence.wait(None)?;
             }
         }
@@ -643,7 +696,7 @@ fn place_of(parts: &[Part]) -> Place {
         .collect()
 }
 
-/// The allocations, first bytes and lengths of parts, for raw use.
+/// The same by handles, for raw use.
 pub(super) fn pieces_of(parts: &[Part]) -> Vec<(vk::DeviceMemory, u64, u64)> {
     parts
         .iter()
@@ -690,8 +743,8 @@ impl Waits {
 pub(super) struct Binder {
     queue: Arc<super::raw::SharedQueue>,
     line: Arc<super::line::Line>,
-    /// The last value that was submitted; held while one is.
-    last: Mutex<u64>,
+    /// The last value that was submitted, and its fence; held while one is.
+    last: Mutex<(u64, Option<Fence>)>,
 }
 
 impl Binder {
@@ -699,8 +752,13 @@ impl Binder {
         Self {
             queue: Arc::clone(queue),
             line,
-            last: Mutex::new(0),
+            last: Mutex::new((0, None)),
         }
+    }
+
+    /// The fence of what was bound last.
+    pub(super) fn last(&self) -> Option<Fence> {
+        self.last.lock().1.clone()
     }
 
     fn submit<'a>(
@@ -709,13 +767,13 @@ impl Binder {
         make: impl FnOnce((&'a super::raw::Semaphore, u64)) -> SparseSubmission<'a>,
     ) -> Result<Fence, Error> {
         let mut last = self.last.lock();
-        let value = *last + 1;
+        let value = last.0 + 1;
         self.queue
             .bind_sparse(raw, &make((self.line.semaphore(), value)))
             .map_err(Error::from)?;
-        *last = value;
-        self.line
-            .fence_at(value)
-            .ok_or(Error::Invalid("a point of a semaphore that went back"))
+        last.0 = value;
+        let fence = self.line.fence_at(value);
+        last.1.clone_from(&fence);
+        fence.ok_or(Error::Invalid("a point of a semaphore that went back"))
     }
 }

@@ -28,7 +28,7 @@ pub(super) use sparse::{BufferBind, SparseSubmission};
 use std::ffi::c_char;
 
 use ash::vk;
-use ttm::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use ttm::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::error::VulkanError;
 use super::facts::Facts;
@@ -43,6 +43,8 @@ pub(super) struct Raw {
     pub(super) facts: Facts,
     /// Allocations that live.
     allocations: AtomicU32,
+    /// Allocations that there ever were.
+    serials: AtomicU64,
     lost: AtomicBool,
     /// What is destroyed with it, if it is ours.
     owner: Option<Box<dyn Send + Sync>>,
@@ -106,6 +108,7 @@ impl Raw {
             extensions,
             facts,
             allocations: AtomicU32::new(0),
+            serials: AtomicU64::new(0),
             lost: AtomicBool::new(false),
             destroys: owned.is_some(),
             owner: owned,
@@ -134,6 +137,14 @@ impl Raw {
     /// Whether semaphores can go out.
     pub(super) fn exports_semaphores(&self) -> bool {
         self.extensions.semaphore_fd.is_some() && self.facts.can.semaphore_fd
+    }
+
+    /// How many queue families the device has.
+    pub(super) fn queue_families(&self) -> u32 {
+        // SAFETY: the physical device is of the instance, which lives (rule at the head).
+        let all =
+            unsafe { (self.instance).get_physical_device_queue_family_properties(self.physical) };
+        u32::try_from(all.len()).unwrap_or(u32::MAX)
     }
 
     /// Allocations that live.

@@ -29,9 +29,8 @@ pub(super) trait Watched: Send + Sync {
     /// Signals everything with an error: the device is gone.
     fn lose(&self);
 
-    /// Where work of the device waits for a point of the timeline. What signals it is submitted by
-    /// then.
-    fn point(&self, seqno: u64) -> Standing;
+    /// How far a point of the timeline is.
+    fn standing(&self, seqno: u64) -> Standing;
 }
 
 /// The thread, and what it watches.
@@ -58,8 +57,9 @@ pub(super) enum Standing {
     Reached,
     /// The device can wait for it.
     Point(vk::Semaphore, u64),
-    /// Only the CPU can.
-    Foreign,
+    /// Only the CPU can: it is of no semaphore of this device, or nothing that reaches it was submitted
+    /// yet. What waited for that in front of it, in the same queue, would wait for ever.
+    Unseen,
 }
 
 impl Watch {
@@ -113,8 +113,8 @@ impl Watch {
         }
         let watched = self.shared.watched.lock().get(&fence.timeline()).cloned();
         match watched.and_then(|watched| watched.upgrade()) {
-            None => Standing::Foreign,
-            Some(watched) => watched.point(fence.seqno()),
+            None => Standing::Unseen,
+            Some(watched) => watched.standing(fence.seqno()),
         }
     }
 

@@ -3,8 +3,14 @@
 //! Without a loader or a device each test says `skipped:` and passes; with `TTM_REQUIRE_VULKAN` set it
 //! fails instead.
 
+mod gpu;
 mod stage;
 
+mod buffers;
+mod images;
+mod laws;
+mod model;
+mod windows;
 mod moves;
 
 mod words;

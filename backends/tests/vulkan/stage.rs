@@ -56,6 +56,7 @@ pub(crate) struct Stage {
     pub(crate) device: Device<VulkanDriver>,
     pub(crate) vulkan: VulkanDevice,
     pub(crate) log: Arc<Log>,
+    source: Arc<dyn PageSource>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -63,6 +64,8 @@ pub(crate) struct Stage {
 pub(crate) struct Setup {
     pub(crate) config: VulkanConfig,
     pub(crate) system_limit: Option<u64>,
+    /// Bytes of the backup.
+    pub(crate) swap: u64,
 }
 
 impl Setup {
@@ -72,6 +75,7 @@ impl Setup {
         Self {
             config,
             system_limit: None,
+            swap: 256 << 20,
         }
     }
 
@@ -92,11 +96,11 @@ impl Setup {
     }
 
     pub(crate) fn on(&self, vulkan: VulkanDevice, turn: MutexGuard<'static, ()>) -> Stage {
-        let source = Arc::new(MemfdPages::new().expect("memory files"));
+        let source: Arc<dyn PageSource> = Arc::new(MemfdPages::new().expect("memory files"));
         let log = Arc::new(Log::default());
-        let backup = FileBackup::new(std::env::temp_dir(), 64 << 10).expect("a folder");
+        let backup = FileBackup::new(std::env::temp_dir(), self.swap).expect("a folder");
         let mut builder = vulkan
-            .builder(source as Arc<dyn PageSource>)
+            .builder(Arc::clone(&source))
             .sink(Arc::clone(&log) as Arc<dyn Sink>)
             .backup(Arc::new(backup));
         if let Some(bytes) = self.system_limit {
@@ -110,6 +114,7 @@ impl Setup {
             device,
             vulkan,
             log,
+            source,
             _turn: turn,
         }
     }
@@ -121,6 +126,11 @@ fn serve(device: &Device<VulkanDriver>, vulkan: &VulkanDevice) -> Threads {
 }
 
 impl Stage {
+    /// Where the device's system pages are from.
+    pub(crate) fn source(&self) -> Arc<dyn PageSource> {
+        Arc::clone(&self.source)
+    }
+
     pub(crate) fn make(&self, described: Described) -> Bo<VulkanDriver> {
         let Described { info, object } = described;
         self.device.create(info, object).expect("an object")
@@ -158,6 +168,32 @@ impl Stage {
         threads.take();
         self.device.check().expect("invariants hold");
         *threads = Some(serve(&self.device, &self.vulkan));
+    }
+
+    /// Waits for something that happens when work ends.
+    pub(crate) fn until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+        for _ in 0..4000 {
+            self.device.reap();
+            if is_so() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_micros(500));
+        }
+        panic!("it never came to this: {what}");
+    }
+
+    /// What was let go of, and what moved away, is gone from where it was.
+    pub(crate) fn settle(&self) {
+        for round in 0..4000 {
+            self.device.reap();
+            let mut managers = MemType::all().filter_map(|t| self.device.manager(t));
+            let retired = managers.any(|manager| !manager.usage().retired.is_zero());
+            if !retired && round > 4 {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_micros(500));
+        }
+        panic!("somebody still uses it");
     }
 
     /// Everything was given back: objects, frames, imports, chunks.

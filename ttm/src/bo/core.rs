@@ -40,6 +40,8 @@ pub(crate) struct BoCore {
     pub(crate) align: PageCount,
     /// Device memory holds the content in a form of its own.
     pub(crate) opaque: bool,
+    /// Device memory has it in one run.
+    pub(crate) contiguous: bool,
     pub(crate) group: Option<Arc<Group>>,
     pub(crate) object: Box<dyn Any + Send + Sync>,
     /// Pins that were given up by somebody who could not lock.
@@ -120,6 +122,7 @@ pub(crate) struct NewBo {
     pub(crate) bytes: u64,
     pub(crate) align: PageCount,
     pub(crate) opaque: bool,
+    pub(crate) contiguous: bool,
     pub(crate) shared: Option<Arc<Reservation>>,
     pub(crate) group: Option<Arc<Group>>,
     pub(crate) priority: u8,
@@ -138,6 +141,7 @@ impl BoCore {
             bytes: new.bytes,
             align: new.align,
             opaque: new.opaque,
+            contiguous: new.contiguous,
             own: Reservation::new(),
             shared: new.shared,
             group: new.group,

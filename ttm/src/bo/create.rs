@@ -46,6 +46,7 @@ impl<D: Driver> Device<D> {
                 bytes: info.bytes,
                 align: info.align,
                 opaque: info.opaque,
+                contiguous: info.contiguous,
                 shared: info.shared.map(|s| s.0),
                 group: info.group,
                 priority: info.priority,

@@ -1,6 +1,6 @@
 //! Looking for space: as it is, then by eviction.
 
-use placement::{MemType, PageCount, Place, PlaceFlags, Placement, Request};
+use placement::{MemType, Place, PlaceFlags, Placement, Request};
 
 use crate::bo::{BoCore, BoState};
 use crate::error::{Error, Result};
@@ -88,7 +88,14 @@ impl BoCore {
             Home::Ordered
         };
         let order = Order {
-            request: request(self.pages, self.align, place),
+            request: Request {
+                pages: self.pages,
+                align: self.align,
+                window: place.window,
+                contiguous: place.flags.contains(PlaceFlags::CONTIGUOUS)
+                    || self.contiguous && !manager.uses_frames(),
+                top_down: place.flags.contains(PlaceFlags::TOP_DOWN),
+            },
             flags: place.flags,
             victim: &victim,
             group: self.group.as_ref(),
@@ -183,14 +190,4 @@ pub(super) enum Refused {
 /// Whether the chain of evictions came through the place's memory: nobody is pushed out of it.
 fn chained(ask: &Ask<'_>, place: &Place) -> bool {
     ask.chain & 1 << place.mem_type.index() != 0
-}
-
-fn request(pages: PageCount, align: PageCount, place: &Place) -> Request {
-    Request {
-        pages,
-        align,
-        window: place.window,
-        contiguous: place.flags.contains(PlaceFlags::CONTIGUOUS),
-        top_down: place.flags.contains(PlaceFlags::TOP_DOWN),
-    }
 }

@@ -6,12 +6,9 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use ash::vk;
 use ttm::pages::Mapped;
 use ttm::sync::Arc;
-use ttm::sync::atomic::{AtomicU64, Ordering};
+use ttm::sync::atomic::Ordering;
 
 use super::{Raw, VulkanError};
-
-/// How many allocations there were.
-static SERIALS: AtomicU64 = AtomicU64::new(0);
 
 /// What memory is wanted.
 pub(in super::super) struct MemoryWant {
@@ -30,11 +27,10 @@ pub(in super::super) struct MemoryWant {
 pub(in super::super) struct Memory {
     raw: Arc<Raw>,
     handle: vk::DeviceMemory,
+    serial: u64,
     bytes: u64,
     at: Option<NonNull<u8>>,
     imported: bool,
-    /// Of all allocations of the process: handles are given again.
-    serial: u64,
     /// The process's memory, if it is that. Goes after the allocation.
     from: Option<Mapped>,
 }
@@ -119,11 +115,11 @@ impl Memory {
         Ok(Self {
             raw: Arc::clone(raw),
             handle,
+            // Relaxed: only that it is given once matters.
+            serial: raw.serials.fetch_add(1, Ordering::Relaxed),
             bytes: info.allocation_size,
             at: None,
             imported: false,
-            // Relaxed: only that it is given once matters.
-            serial: SERIALS.fetch_add(1, Ordering::Relaxed),
             from,
         })
     }
@@ -151,7 +147,8 @@ impl Memory {
         self.handle
     }
 
-    /// A number that no other allocation ever has.
+    /// A number that no other allocation has, also after this one is freed. The driver may give its
+    /// handle to another.
     pub(in super::super) fn serial(&self) -> u64 {
         self.serial
     }
