@@ -43,6 +43,19 @@ pub struct Trials {
     pub sparse_file: bool,
 }
 
+/// Waits for queues when it is dropped: a trial that ends early leaves nothing at work on what it
+/// made. Made after that.
+pub(super) struct Quiet<'a> {
+    pub(super) raw: &'a Raw,
+    pub(super) queue: &'a SharedQueue,
+}
+
+impl Drop for Quiet<'_> {
+    fn drop(&mut self) {
+        self.queue.wait_idle(self.raw);
+    }
+}
+
 /// Queues to try with.
 pub(super) struct Bench<'a> {
     pub(super) raw: &'a Arc<Raw>,
@@ -144,6 +157,10 @@ impl Bench<'_> {
         let before = self.memory(vk::ExternalMemoryHandleTypeFlags::empty())?;
         let address = buffer.address();
         let bound = Semaphore::create(self.raw, false)?;
+        let _quiet = Quiet {
+            raw: self.raw,
+            queue: sparse,
+        };
         for (value, memory) in [(1, &before), (2, memory)] {
             let binds = [BufferBind {
                 buffer: &buffer,
@@ -187,6 +204,10 @@ impl Bench<'_> {
         let pool = CommandPool::create(self.raw, self.transfer.family())?;
         let commands = Commands::create(&pool)?;
         let done = Semaphore::create(self.raw, false)?;
+        let _quiet = Quiet {
+            raw: self.raw,
+            queue: self.transfer,
+        };
         commands.begin()?;
         commands.barrier();
         let region = vk::BufferCopy::default().size(BYTES);
@@ -203,8 +224,6 @@ impl Bench<'_> {
         )?;
         let waited = Semaphore::wait_any(self.raw, &[(done.handle(), 1)], PATIENCE);
         if waited.is_err() || done.value()? < 1 {
-            // It may still be at work on what is dropped below.
-            self.raw.wait_idle();
             return Ok(false);
         }
         let mut found = vec![0; to.len()];
