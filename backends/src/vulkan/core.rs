@@ -19,11 +19,10 @@ use super::raw::{Raw, SharedQueue};
 use super::step::Sides;
 use super::trash::Trash;
 use super::trials::Trials;
-use super::watch::Watch;
+use super::watch::{Watch, Watched};
 
 /// What everything of a device shares. Lives until the last object, engine and handle is gone.
 pub(super) struct Core {
-    // First, so that its thread has ended before anything else goes.
     pub(super) watch: Arc<Watch>,
     pub(super) engine: Arc<Engine>,
     pub(super) binder: Binder,
@@ -78,10 +77,17 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
+        // First, or the watching thread would submit what has been waiting.
+        self.engine.stop();
         self.transfer.wait_idle(&self.raw);
         if let Some(sparse) = &self.sparse {
             sparse.wait_idle(&self.raw);
         }
+        // Not by the drop of `watch`: somebody who rings just now may have it a moment longer, and the
+        // device may be gone by then.
+        self.watch.stop();
+        // What was done is reported so.
+        self.engine.poll();
         self.trash.empty();
     }
 }

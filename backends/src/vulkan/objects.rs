@@ -15,11 +15,9 @@ use ttm::sync::{Arc, Mutex};
 
 use super::core::Core;
 use super::images::Images;
-use super::raw::{
-    Buffer, BufferBind, BufferWant, ImageWant, Memory, Requirements, SparseSubmission,
-};
+use super::raw::{Buffer, BufferBind, BufferWant, ImageWant, Requirements, SparseSubmission};
 use super::step::{Held, Part};
-use super::watch::Standing;
+use super::watch::{Standing, Watched};
 
 /// What buffer an object is to be.
 ///
@@ -195,8 +193,8 @@ struct BoundState {
     generation: u64,
 }
 
-/// Where an object is: which memory, from which byte on.
-pub(super) type Place = SmallVec<[(vk::DeviceMemory, u64, u64); 2]>;
+/// Where an object is: which allocation ever made, from which byte on, how many.
+type Place = SmallVec<[(u64, u64, u64); 2]>;
 
 /// An object and its description, for [`Device::create`](ttm::device::Device::create).
 pub struct Described {
@@ -469,7 +467,7 @@ impl Core {
         }
         Ok(Binding {
             objects,
-            waits: waits.0.into_vec(),
+            waits: waits.points.into_vec(),
             rebound,
         })
     }
@@ -486,7 +484,10 @@ impl Core {
         };
         let region = self.sides.region(mem_type);
         let region = region.ok_or(Error::Invalid("a memory that is not of this device"))?;
-        let (handle, generation) = images.settle_at(region, &ranges)?;
+        let (handle, generation, others) = images.settle_at(region, &ranges)?;
+        if !others.is_empty() {
+            self.trash.put(reserved.fences(Usage::Bookkeep), others);
+        }
         Ok(Bound::Image { handle, generation })
     }
 
@@ -535,7 +536,7 @@ impl Core {
             ));
         };
         let mut want = shape.want.clone();
-        let (memory, type_index) = memory_of(&part.held);
+        let (memory, type_index) = (part.held.memory(), type_of(&part.held));
         want.external = match (side, &part.held) {
             (_, Held::Import(_)) => vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT,
             (Side::Device { mem_type, .. }, _) => self.exported_as(*mem_type),
@@ -584,7 +585,7 @@ impl Core {
                     buffer,
                     at,
                     bytes: part.bytes,
-                    memory: memory_of(&part.held).0,
+                    memory: part.held.memory(),
                     offset: part.offset,
                 });
                 at += part.bytes;
@@ -592,7 +593,7 @@ impl Core {
         }
         let fence = self.binder.submit(&self.raw, |signal| SparseSubmission {
             binds: &binds,
-            waits: &behind.0,
+            waits: &behind.points,
             signal,
         });
         let fence = match fence {
@@ -619,7 +620,7 @@ impl Core {
             );
         }
         // The queue has them until it has bound them.
-        self.trash.put(vec![fence.clone()], kept);
+        self.trash.put(vec![fence.clone()], (kept, behind.kept));
         self.wait_for(waits, &fence)
     }
 
@@ -627,7 +628,7 @@ impl Core {
     fn wait_for(&self, waits: &mut Waits, fence: &Fence) -> Result<()> {
         match self.watch.standing(fence) {
             Standing::Reached => {}
-            Standing::Point(semaphore, value) => waits.add(semaphore, value),
+            Standing::Point(semaphore, value, whose) => waits.add(semaphore, value, whose),
             Standing::Foreign => {
                 fence.wait(None)?;
             }
@@ -636,17 +637,15 @@ impl Core {
     }
 }
 
-pub(super) fn place_of(parts: &[Part]) -> Place {
-    parts
-        .iter()
-        .map(|part| (memory_of(&part.held).0.handle(), part.offset, part.bytes))
-        .collect()
+fn place_of(parts: &[Part]) -> Place {
+    let place = |part: &Part| (part.held.memory().number(), part.offset, part.bytes);
+    parts.iter().map(place).collect()
 }
 
-fn memory_of(held: &Held) -> (&Memory, Option<u32>) {
+fn type_of(held: &Held) -> Option<u32> {
     match held {
-        Held::Chunk(chunk) => (&chunk.memory, Some(chunk.type_index)),
-        Held::Import(piece) => (&piece.memory, None),
+        Held::Chunk(chunk) => Some(chunk.type_index),
+        Held::Import(_) => None,
     }
 }
 
@@ -665,15 +664,21 @@ impl BufferShape {
     }
 }
 
-/// Points of semaphores, the last of each.
+/// Points of semaphores, the last of each, and whose they are.
 #[derive(Default)]
-struct Waits(SmallVec<[(vk::Semaphore, u64); 8]>);
+struct Waits {
+    points: SmallVec<[(vk::Semaphore, u64); 8]>,
+    kept: Vec<Arc<dyn Watched>>,
+}
 
 impl Waits {
-    fn add(&mut self, semaphore: vk::Semaphore, value: u64) {
-        match self.0.iter_mut().find(|point| point.0 == semaphore) {
+    fn add(&mut self, semaphore: vk::Semaphore, value: u64, whose: Arc<dyn Watched>) {
+        match self.points.iter_mut().find(|point| point.0 == semaphore) {
             Some(point) => point.1 = point.1.max(value),
-            None => self.0.push((semaphore, value)),
+            None => {
+                self.points.push((semaphore, value));
+                self.kept.push(whose);
+            }
         }
     }
 }

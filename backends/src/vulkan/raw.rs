@@ -28,7 +28,7 @@ pub(super) use sparse::{BufferBind, SparseSubmission};
 use std::ffi::c_char;
 
 use ash::vk;
-use ttm::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use ttm::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::error::VulkanError;
 use super::facts::Facts;
@@ -43,6 +43,8 @@ pub(super) struct Raw {
     pub(super) facts: Facts,
     /// Allocations that live.
     allocations: AtomicU32,
+    /// Allocations that were ever made.
+    numbers: AtomicU64,
     lost: AtomicBool,
     /// What is destroyed with it, if it is ours.
     owner: Option<Box<dyn Send + Sync>>,
@@ -106,6 +108,7 @@ impl Raw {
             extensions,
             facts,
             allocations: AtomicU32::new(0),
+            numbers: AtomicU64::new(0),
             lost: AtomicBool::new(false),
             destroys: owned.is_some(),
             owner: owned,
@@ -186,14 +189,6 @@ impl Raw {
             }
             VulkanError::Call { what, result }
         })
-    }
-
-    /// Sleeps until all that was submitted is done, or the device lost.
-    pub(super) fn wait_idle(&self) {
-        // SAFETY: the device lives (rule at the head). Queues of the user's are only waited for; he
-        // was told that none is submitted to meanwhile.
-        let answer = unsafe { self.device.device_wait_idle() };
-        let _ = self.said("vkDeviceWaitIdle", answer);
     }
 
     /// What the driver lets this process have of each heap, and what it uses, in bytes; nothing

@@ -27,6 +27,7 @@ pub(in super::super) struct MemoryWant {
 pub(in super::super) struct Memory {
     raw: Arc<Raw>,
     handle: vk::DeviceMemory,
+    number: u64,
     bytes: u64,
     at: Option<NonNull<u8>>,
     imported: bool,
@@ -114,6 +115,8 @@ impl Memory {
         Ok(Self {
             raw: Arc::clone(raw),
             handle,
+            // Relaxed: only that it is given once matters.
+            number: raw.numbers.fetch_add(1, Ordering::Relaxed),
             bytes: info.allocation_size,
             at: None,
             imported: false,
@@ -142,6 +145,11 @@ impl Memory {
     /// The handle, for calls that name it.
     pub(in super::super) fn handle(&self) -> vk::DeviceMemory {
         self.handle
+    }
+
+    /// A number that no other allocation of the device has or had; handles come again.
+    pub(in super::super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// How many bytes it has.
