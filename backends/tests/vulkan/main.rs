@@ -3,8 +3,16 @@
 //! Without a loader or a device each test says `skipped:` and passes; with `TTM_REQUIRE_VULKAN` set it
 //! fails instead.
 
+mod shim;
+
 mod stage;
 
+mod faults;
+
+mod losses;
+
 mod moves;
+
+mod nth;
 
 mod words;
