@@ -15,4 +15,6 @@ mod moves;
 
 mod nth;
 
+mod raw;
+
 mod words;
