@@ -17,4 +17,6 @@ mod nth;
 
 mod raw;
 
+mod validation;
+
 mod words;
