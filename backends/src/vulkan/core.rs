@@ -67,6 +67,14 @@ impl Core {
         families
     }
 
+    /// As what chunks of any memory go out.
+    pub(super) fn exported(&self) -> vk::ExternalMemoryHandleTypeFlags {
+        let kinds = self.sides.regions().filter_map(|(_, r)| r.kind().export);
+        kinds
+            .map(|(how, _)| how)
+            .fold(Default::default(), |a, b| a | b)
+    }
+
     /// As what chunks of a memory go out.
     pub(super) fn exported_as(&self, mem_type: MemType) -> vk::ExternalMemoryHandleTypeFlags {
         let region = self.sides.region(mem_type);

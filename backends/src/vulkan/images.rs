@@ -462,6 +462,7 @@ mod tests {
             usage: vk::ImageUsageFlags::empty(),
             flags: vk::ImageCreateFlags::empty(),
             families: Vec::new(),
+            external: vk::ExternalMemoryHandleTypeFlags::empty(),
         }
     }
 

@@ -104,6 +104,7 @@ impl ImageInfo {
                 usage: vk::ImageUsageFlags::SAMPLED,
                 flags: vk::ImageCreateFlags::empty(),
                 families: Vec::new(),
+                external: vk::ExternalMemoryHandleTypeFlags::empty(),
             },
             rest: vk::ImageLayout::GENERAL,
         }
@@ -272,6 +273,11 @@ impl VulkanObject {
         };
         if stable {
             want.flags |= vk::BufferCreateFlags::SPARSE_BINDING;
+            // It is bound to all kinds of memory in its time.
+            want.external = core.exported();
+            if core.trials.sparse_import && core.imports {
+                want.external |= vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
+            }
         }
         let probe = Buffer::create(&core.raw, &want)?;
         let needs = probe.requirements();
@@ -303,6 +309,7 @@ impl VulkanObject {
         let mut want = info.want.clone();
         want.usage |= vk::ImageUsageFlags::TRANSFER_SRC | vk::ImageUsageFlags::TRANSFER_DST;
         want.families = core.families_of(&want.families);
+        want.external = core.exported();
         core.raw.allows_image(&want)?;
         let images = Images::new(&core.raw, want, info.rest)?;
         let needs = images.needs();

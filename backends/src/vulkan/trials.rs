@@ -71,20 +71,22 @@ impl Bench<'_> {
         let mut found = Trials::default();
         let plain = self.memory(vk::ExternalMemoryHandleTypeFlags::empty());
         if let Ok(memory) = &plain {
-            found.sparse = self.shows(memory, 0x11, false).unwrap_or(false);
+            let none = vk::ExternalMemoryHandleTypeFlags::empty();
+            found.sparse = self.shows(memory, 0x11, none).unwrap_or(false);
         }
         if self.raw.extensions().host_import.is_some()
             && let Ok(memory) = self.imported()
         {
             found.import = self.copies(&memory, 0x22).unwrap_or(false);
+            let host = vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
             found.sparse_import =
-                found.import && found.sparse && self.shows(&memory, 0x33, true).unwrap_or(false);
+                found.import && found.sparse && self.shows(&memory, 0x33, host).unwrap_or(false);
         }
         found.file = self.find_file();
         if let Some((how, _)) = found.file
             && let Ok(memory) = self.memory(how)
         {
-            found.sparse_file = found.sparse && self.shows(&memory, 0x44, false).unwrap_or(false);
+            found.sparse_file = found.sparse && self.shows(&memory, 0x44, how).unwrap_or(false);
         }
         found
     }
@@ -141,13 +143,14 @@ impl Bench<'_> {
     }
 
     /// Whether a sparse buffer that was bound to other memory before shows that of `memory`.
-    fn shows(&self, memory: &Arc<Memory>, byte: u8, import: bool) -> Result<bool, VulkanError> {
+    fn shows(
+        &self,
+        memory: &Arc<Memory>,
+        byte: u8,
+        external: vk::ExternalMemoryHandleTypeFlags,
+    ) -> Result<bool, VulkanError> {
         let Some(sparse) = self.sparse.filter(|_| self.raw.facts.can.sparse_buffers) else {
             return Ok(false);
-        };
-        let external = match import {
-            true => vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT,
-            false => vk::ExternalMemoryHandleTypeFlags::empty(),
         };
         let want = self.buffer(external, vk::BufferCreateFlags::SPARSE_BINDING);
         let buffer = Buffer::create(self.raw, &want)?;
