@@ -565,6 +565,80 @@ impl Driver for Panicking {
     }
 }
 
+/// Copies by an engine, or by the CPU from the moment on at which that is said.
+struct ByTurns {
+    engine: SimDriver,
+    cpu: SimDriver,
+    is_cpu: AtomicU32,
+}
+
+impl Driver for ByTurns {
+    type Object = ();
+
+    fn evict_to(&self, bo: &BoFacts, object: &()) -> Eviction {
+        self.engine.evict_to(bo, object)
+    }
+
+    fn route(&self, bo: &BoFacts, object: &(), job: &MoveFacts) -> Route {
+        match self.is_cpu.load(Ordering::Relaxed) {
+            0 => self.engine.route(bo, object, job),
+            _ => self.cpu.route(bo, object, job),
+        }
+    }
+}
+
+/// F-04: the next move was decided while a copy was on its way that failed then. It used to go on from
+/// the place that was never reached: an engine was asked to copy frames to frames, and what the CPU had
+/// copied was rolled back later, together with the move that had been reported as done.
+#[test]
+fn f_04_a_move_after_a_failed_one_goes_on_from_where_the_content_is() {
+    let ways = [
+        (system(), vram(), system()),
+        (system(), vram(), tt()),
+        (tt(), vram(), system()),
+        (vram(), system(), vram()),
+        (vram(), tt(), vram()),
+    ];
+    for site in ["copy.start", "copy.middle", "copy.late-error"] {
+        for (is_cpu, hop) in [(0, false), (1, false), (0, true)] {
+            for (from, by, to) in &ways {
+                let driver = ByTurns {
+                    engine: SimDriver::new().hop(hop),
+                    cpu: SimDriver::new().routes(RouteMode::Cpu),
+                    is_cpu: AtomicU32::new(0),
+                };
+                let setup = Setup {
+                    vram: 16,
+                    ..Setup::default()
+                };
+                let world = setup.build(driver);
+                let bo = world.create_in(SIZE, from);
+                world.write_image(&bo, 1, 1).unwrap();
+                world.inject.fail(site, 1, false);
+                let first = world.validate(&bo, by);
+                assert!(first.is_ok() || hop, "{site}: {first:?}");
+                world
+                    .device
+                    .driver()
+                    .is_cpu
+                    .store(is_cpu, Ordering::Relaxed);
+                world.validate(&bo, to).unwrap();
+                world.settle(&bo);
+                let place = Some(to.places()[0].mem_type);
+                assert_eq!(world.place_of(&bo), place, "{site} {is_cpu} {hop}");
+                world.assert_image(&bo, 1, 1);
+                world.write_image(&bo, 1, 2).unwrap();
+                world.settle(&bo);
+                world.assert_image(&bo, 1, 2);
+                assert_eq!(world.place_of(&bo), place, "{site} {is_cpu} {hop}");
+                world.check();
+                drop(bo);
+                world.assert_empty();
+            }
+        }
+    }
+}
+
 /// F-25: each answer of a driver panics, on both routes. The panic goes on to the caller; locks
 /// are free, invariants hold, contents are intact, and the same call succeeds afterwards.
 #[test]

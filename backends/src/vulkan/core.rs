@@ -19,11 +19,10 @@ use super::raw::{Raw, SharedQueue};
 use super::step::Sides;
 use super::trash::Trash;
 use super::trials::Trials;
-use super::watch::Watch;
+use super::watch::{Watch, Watched};
 
 /// What everything of a device shares. Lives until the last object, engine and handle is gone.
 pub(super) struct Core {
-    // First, so that its thread has ended before anything else goes.
     pub(super) watch: Arc<Watch>,
     pub(super) engine: Arc<Engine>,
     pub(super) binder: Binder,
@@ -92,6 +91,14 @@ impl Core {
         any
     }
 
+    /// As what chunks of any memory go out.
+    pub(super) fn exported(&self) -> vk::ExternalMemoryHandleTypeFlags {
+        let kinds = self.sides.regions().filter_map(|(_, r)| r.kind().export);
+        kinds
+            .map(|(how, _)| how)
+            .fold(Default::default(), |a, b| a | b)
+    }
+
     /// As what chunks of a memory go out.
     pub(super) fn exported_as(&self, mem_type: MemType) -> vk::ExternalMemoryHandleTypeFlags {
         let region = self.sides.region(mem_type);
@@ -102,10 +109,17 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
+        // First, or the watching thread would submit what has been waiting.
+        self.engine.stop();
         self.transfer.wait_idle(&self.raw);
         if let Some(sparse) = &self.sparse {
             sparse.wait_idle(&self.raw);
         }
+        // Not by the drop of `watch`: somebody who rings just now may have it a moment longer, and the
+        // device may be gone by then.
+        self.watch.stop();
+        // What was done is reported so.
+        self.engine.poll();
         self.trash.empty();
     }
 }

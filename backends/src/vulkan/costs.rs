@@ -13,6 +13,7 @@ use super::raw::{
     Buffer, BufferWant, CommandPool, Commands, Memory, MemoryWant, Raw, Semaphore, SharedQueue,
     Submission,
 };
+use super::trials::Quiet;
 
 /// The sizes that are measured, in bytes. What is larger than the last is like that.
 const SIZES: [u64; 4] = [4 << 10, 64 << 10, 1 << 20, 8 << 20];
@@ -107,6 +108,7 @@ impl Costs {
         let pool = CommandPool::create(raw, queue.family())?;
         let commands = Commands::create(&pool)?;
         let done = Semaphore::create(raw, false)?;
+        let _quiet = Quiet { raw, queue };
         let mut value = 0;
         let mut measured = Vec::new();
         for bytes in SIZES {
@@ -133,7 +135,6 @@ impl Costs {
                 )?;
                 Semaphore::wait_any(raw, &[(done.handle(), value)], Duration::from_secs(5))?;
                 if done.value()? < value {
-                    raw.wait_idle();
                     return Ok(Self::default());
                 }
                 cost.queue_ns = cost.queue_ns.min(since(begun));

@@ -33,7 +33,7 @@ use super::line::Line;
 use super::objects::{Binder, Binding, BufferInfo, Described, ImageInfo, VulkanObject};
 use super::raw::{Raw, Semaphore, SharedQueue};
 use super::region::{ChunkKind, ChunkRegion, ChunkSpace, ChunkUsage, pages_of};
-use super::step::Sides;
+use super::step::{Part, Sides};
 use super::trash::Trash;
 use super::trials::{Bench, Trials};
 use super::watch::{Standing, Watch};
@@ -126,9 +126,15 @@ impl VulkanDevice {
         let regions = regions(&raw, &layout, config, &budgets, &families, export);
         let sides = Sides::new(regions);
         let clock = wall_clock();
-        let watch = Arc::new(Watch::start(&raw)?);
+        let mut all = vec![Arc::clone(&queues.transfer), Arc::clone(&queues.general)];
+        all.extend(sparse.cloned());
+        let watch = Arc::new(Watch::start(&raw, all)?);
         let engine = Engine::new(&raw, &watch, &queues.transfer, &sides, &clock)?;
         let line = Line::new(&raw, &watch, Semaphore::create(&raw, false)?, &clock);
+        if raw.is_lost() {
+            let found = VulkanError::call("trying what the device can");
+            return Err(found(vk::Result::ERROR_DEVICE_LOST));
+        }
         let binder = Binder::new(sparse.unwrap_or(&queues.transfer), line);
         Ok(Self {
             core: Arc::new(Core {
@@ -249,7 +255,8 @@ impl VulkanDevice {
     /// their memory, and says what they are and what the work waits for. Add the work's fence to
     /// them once it is submitted, in the same transaction.
     ///
-    /// Waits, by the CPU, for fences that are not of this device, and for copies that wait for such.
+    /// Waits, by the CPU, for fences that are not of this device, and for moves that such a fence holds
+    /// up. Takes its turn at the queues that copy and bind: hold none meanwhile.
     ///
     /// # Errors
     /// - [`Error::Unsupported`]: a buffer or an image cannot be where the object is, and why.
@@ -281,7 +288,8 @@ impl VulkanDevice {
             .core
             .sides
             .parts(&side, reserved.facts().pages.bytes())?;
-        Ok(super::objects::pieces_of(&parts))
+        let piece = |part: &Part| (part.held.memory().handle(), part.offset, part.bytes);
+        Ok(parts.iter().map(piece).collect())
     }
 
     /// A descriptor of the allocation that an object is in, and the byte of it at which it begins, for
@@ -339,13 +347,13 @@ impl VulkanDevice {
     }
 
     /// The semaphore and its value that work on this device waits for instead of a fence; nothing if
-    /// it has signalled, or if only the CPU can wait for it: it is of another device, or a copy that
-    /// itself waits for one.
+    /// it has signalled, is not of this device, or is of a move that such a fence holds up. Takes its
+    /// turn at the queue that copies: do not hold it meanwhile.
     #[must_use]
     pub fn point(&self, fence: &Fence) -> Option<(vk::Semaphore, u64)> {
         match self.core.watch.standing(fence) {
-            Standing::Point(semaphore, value) => Some((semaphore, value)),
-            Standing::Reached | Standing::Unseen => None,
+            Standing::Point(semaphore, value, _) => Some((semaphore, value)),
+            Standing::Reached | Standing::Foreign => None,
         }
     }
 
@@ -498,8 +506,9 @@ impl fmt::Debug for VulkanDevice {
 }
 
 impl UserTimeline {
-    /// The next point: work that is being submitted signals the semaphore to the value. The fence
-    /// goes to the objects that it uses. Submit in the order of the values.
+    /// The next point: work that is being submitted signals the semaphore to the value. Once that is
+    /// submitted, the fence goes to the objects that it uses: not before, for copies wait for it, and
+    /// what they wait for cannot come after them on one queue. Submit in the order of the values.
     pub fn next(&self) -> (Fence, u64) {
         let mut last = self.last.lock();
         *last += 1;
@@ -519,9 +528,11 @@ impl UserTimeline {
         Ok(fence)
     }
 
-    /// The last point's work was not submitted after all: its fence fails.
-    pub fn cancel(&self, fence: &Fence, value: u64) {
-        self.line.fail(fence, value);
+    /// A point's work was not submitted after all: its fence fails, once the points before it are
+    /// reached, and the semaphore is brought to its value. If a later point was given out by then,
+    /// that one's work brings it there.
+    pub fn cancel(&self, fence: &Fence) {
+        self.line.cancel(fence);
     }
 
     /// The semaphore.
@@ -646,3 +657,6 @@ impl Service for Tender {
         &self.bell
     }
 }
+
+#[cfg(test)]
+mod tests;

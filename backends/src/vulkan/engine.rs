@@ -7,8 +7,10 @@
 //! ```
 //!
 //! Jobs go to the queue at once while few submissions are in flight; while many are, they gather, and
-//! the next submission takes all, at the latest when somebody wants to submit what waits for them. A job whose device-side dependencies are other queues' begins a
-//! submission of its own, so that nothing waits for them that need not. Fences of this device are
+//! the next submission takes all. A job whose device-side dependencies are other queues' begins a
+//! submission of its own, so that nothing waits for them that need not. Jobs that others are about to
+//! wait for on a queue go at once as well: it may be the same queue, on which nothing overtakes. Fences
+//! of this device are
 //! waited for by the queue; others by the CPU, before the job is submitted.
 
 use std::collections::VecDeque;
@@ -24,7 +26,7 @@ use ttm::sync::{Arc, Mutex, Weak};
 use super::error::VulkanError;
 use super::raw::{CommandPool, Commands, Raw, Semaphore, SharedQueue, Submission};
 use super::step::{Sides, Step};
-use super::watch::{Standing, Watch, Watched};
+use super::watch::{Point, Standing, Watch, Watched};
 
 /// Submissions that are in flight at once.
 const FLIGHTS: usize = 3;
@@ -59,8 +61,7 @@ struct State {
     counts: EngineCounts,
     /// Of the last job.
     last: Option<Fence>,
-    /// The last job that was submitted, or could not be.
-    submitted: u64,
+    /// Nothing is submitted any more.
     lost: bool,
 }
 
@@ -70,6 +71,10 @@ struct Job {
     steps: Vec<Step>,
     /// What the queue waits for.
     waits: Points,
+    /// Whose semaphores these are.
+    kept: Vec<Arc<dyn Watched>>,
+    /// The fences that the semaphores stand for.
+    behind: Vec<Fence>,
     /// What the CPU waits for.
     foreign: Vec<Foreign>,
     /// The last point of this engine that the job is behind.
@@ -147,8 +152,12 @@ impl Engine {
         self.state.lock().counts
     }
 
-    /// Sorts what a job waits for. `may_fail` says whether the fences' own failure is not its
-    /// business.
+    /// Submits nothing more.
+    pub(super) fn stop(&self) {
+        self.state.lock().lost = true;
+    }
+
+    /// Sorts what a job waits for. `binding` says whether the fences' failure is the job's, too.
     fn sort(&self, job: &mut Job, fences: Vec<Fence>, binding: bool) {
         let watch = self.watch.upgrade();
         for fence in fences {
@@ -158,8 +167,10 @@ impl Engine {
                 continue;
             }
             match watch.as_ref().map(|watch| watch.standing(&fence)) {
-                Some(Standing::Point(semaphore, value)) if !binding => {
+                Some(Standing::Point(semaphore, value, whose)) if !binding => {
                     add_point(&mut job.waits, semaphore, value);
+                    job.kept.push(whose);
+                    job.behind.push(fence);
                 }
                 Some(Standing::Reached) if !binding => {}
                 _ => job.foreign.push(Foreign {
@@ -171,11 +182,16 @@ impl Engine {
         }
     }
 
-    /// Submits what can be submitted now, while there are less than `most` flights. Behind what
-    /// failed nothing is, until that was said.
-    fn pump(&self, state: &mut State, most: usize) {
+    /// Submits what can be submitted now. Behind what failed nothing is, until that was said.
+    fn pump(&self, state: &mut State) {
+        self.pump_to(state, 0);
+    }
+
+    /// The same, and jobs up to `seqno` however many are in flight.
+    fn pump_to(&self, state: &mut State, seqno: u64) {
         let failed = |state: &State| state.flights.back().is_some_and(|f| f.failed.is_some());
-        while !state.lost && state.flights.len() < most && !failed(state) {
+        let wanted = |state: &State| state.waiting.front().is_some_and(|job| job.seqno <= seqno);
+        while !state.lost && !failed(state) && (state.flights.len() < FLIGHTS || wanted(state)) {
             let groups = self.ready(state);
             if groups.is_empty() {
                 return;
@@ -220,19 +236,26 @@ impl Engine {
             }
             status == Status::Pending
         });
-        let Some(foreign) = job.foreign.first_mut().filter(|_| doomed.is_none()) else {
+        // One that is not to be done waits all the same: its fence says that others are done with both
+        // ends.
+        let Some(foreign) = job.foreign.first_mut() else {
             return true;
         };
         if !core::mem::replace(&mut foreign.heard, true) {
-            let watch = Weak::clone(&self.watch);
-            // The signal may come under any lock, and at once: it only rings.
-            foreign.fence.on_signal(move |_| {
-                if let Some(watch) = watch.upgrade() {
-                    watch.ring();
-                }
-            });
+            self.ring_at(&foreign.fence);
         }
         false
+    }
+
+    /// Has the engine looked at again once a fence has signalled.
+    fn ring_at(&self, fence: &Fence) {
+        let watch = Weak::clone(&self.watch);
+        // The signal may come under any lock, and at once: it only rings.
+        fence.on_signal(move |_| {
+            if let Some(watch) = watch.upgrade() {
+                watch.ring();
+            }
+        });
     }
 
     fn submit_all(&self, state: &mut State, groups: Vec<Vec<Job>>) {
@@ -257,6 +280,9 @@ impl Engine {
         }
         let idle = state.flights.is_empty();
         let any_failed = flights.iter().any(|flight| flight.failed.is_some());
+        for flight in flights.iter().filter(|flight| flight.failed.is_some()) {
+            flight.behind().for_each(|fence| self.ring_at(fence));
+        }
         state.enter(flights);
         if (idle || any_failed)
             && let Some(watch) = self.watch.upgrade()
@@ -351,6 +377,8 @@ impl CopyEngine for Engine {
             bytes: job.pages.bytes(),
             steps,
             waits: Points::new(),
+            kept: Vec::new(),
+            behind: Vec::new(),
             foreign: Vec::new(),
             own: 0,
             doomed: None,
@@ -366,7 +394,7 @@ impl CopyEngine for Engine {
         state.last = Some(fence.clone());
         queued.steps.iter().for_each(|step| step.belongs_to(&fence));
         state.waiting.push_back(queued);
-        self.pump(&mut state, FLIGHTS);
+        self.pump(&mut state);
         Ok(fence)
     }
 }
@@ -384,17 +412,21 @@ impl Watched for Engine {
                 return;
             };
             let mut state = self.state.lock();
-            let done = |flight: &mut Flight| flight.failed.is_some() || flight.last <= value;
             let mut over = Vec::new();
-            while let Some(mut flight) = state.flights.pop_front_if(done) {
+            while let Some(mut flight) = state.flights.pop_front_if(|f| f.is_over(value)) {
                 // Before anything that is behind it: its users wait for the semaphore too.
-                if flight.failed.is_some() && value < flight.last {
-                    let _ = self.semaphore.signal(flight.last);
+                if flight.failed.is_some()
+                    && value < flight.last
+                    && self.semaphore.signal(flight.last).is_err()
+                {
+                    // Tried again at the next look.
+                    state.flights.push_front(flight);
+                    break;
                 }
                 state.spare.extend(flight.commands.take());
                 over.push(flight);
             }
-            self.pump(&mut state, FLIGHTS);
+            self.pump(&mut state);
             drop(state);
             if over.is_empty() || self.raw.is_lost() {
                 return;
@@ -413,26 +445,23 @@ impl Watched for Engine {
             )
         };
         if !(waiting.is_empty() && flights.is_empty()) {
-            // A lost device is idle at once; one that only said so is not.
+            // What was submitted since the loss was seen.
             self.queue.wait_idle(&self.raw);
         }
         self.timeline.close(FenceError::DeviceLost);
         drop((waiting, flights));
     }
 
-    /// Somebody is about to submit what waits for the job: that is submitted first, however many
-    /// flights there are.
-    fn standing(&self, seqno: u64) -> Standing {
+    fn point(&self, seqno: u64) -> Point {
         if self.timeline.reached() >= seqno {
-            return Standing::Reached;
+            return Point::Reached;
         }
         let mut state = self.state.lock();
-        if state.submitted < seqno {
-            self.pump(&mut state, usize::MAX);
-        }
-        match state.submitted < seqno {
-            true => Standing::Unseen,
-            false => Standing::Point(self.semaphore.handle(), seqno),
+        self.pump_to(&mut state, seqno);
+        let held_up = |job: &Job| job.seqno <= seqno;
+        match state.lost || state.waiting.front().is_some_and(held_up) {
+            true => Point::HeldUp,
+            false => Point::At(self.semaphore.handle(), seqno),
         }
     }
 }
@@ -451,10 +480,25 @@ impl Engine {
     }
 }
 
+impl Flight {
+    /// Fences that its jobs wait for by semaphores.
+    fn behind(&self) -> impl Iterator<Item = &Fence> {
+        self.jobs.iter().flat_map(|job| &job.behind)
+    }
+
+    /// Whether it is over while the semaphore is at `value`. What was not submitted is so only when it
+    /// could have begun: until then others use what its fence gives free.
+    fn is_over(&self, value: u64) -> bool {
+        match self.failed {
+            Some(_) => self.behind().all(Fence::is_signalled),
+            None => self.last <= value,
+        }
+    }
+}
+
 impl State {
     fn enter(&mut self, flights: Vec<Flight>) {
         for flight in flights {
-            self.submitted = flight.last;
             let jobs = flight.jobs.len() as u64;
             match flight.failed {
                 Some(_) => self.counts.failed += jobs,

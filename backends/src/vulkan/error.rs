@@ -36,7 +36,8 @@ impl VulkanError {
     }
 
     /// The same as the manager's error, where so many pages were wanted: memory that ran out is then
-    /// [`ttm::Error::NoMemory`] with that number.
+    /// [`ttm::Error::NoMemory`] with that number, and so are allocations, and addresses to map them
+    /// at, that did.
     #[must_use]
     pub fn wanting(self, wanted: PageCount) -> ttm::Error {
         match self {
@@ -46,7 +47,11 @@ impl VulkanError {
             } => ttm::Error::DeviceLost,
             Self::Call {
                 result:
-                    vk::Result::ERROR_OUT_OF_DEVICE_MEMORY | vk::Result::ERROR_OUT_OF_HOST_MEMORY,
+                    vk::Result::ERROR_OUT_OF_DEVICE_MEMORY
+                    | vk::Result::ERROR_OUT_OF_HOST_MEMORY
+                    | vk::Result::ERROR_TOO_MANY_OBJECTS
+                    | vk::Result::ERROR_FRAGMENTATION
+                    | vk::Result::ERROR_MEMORY_MAP_FAILED,
                 ..
             } => ttm::Error::no_memory(wanted),
             other => ttm::Error::Backend(Box::new(other)),
@@ -119,7 +124,9 @@ mod tests {
             (vk::Result::ERROR_DEVICE_LOST, Class::Broken),
             (vk::Result::ERROR_OUT_OF_DEVICE_MEMORY, Class::Refuse),
             (vk::Result::ERROR_OUT_OF_HOST_MEMORY, Class::Refuse),
-            (vk::Result::ERROR_MEMORY_MAP_FAILED, Class::Broken),
+            (vk::Result::ERROR_TOO_MANY_OBJECTS, Class::Refuse),
+            (vk::Result::ERROR_MEMORY_MAP_FAILED, Class::Refuse),
+            (vk::Result::ERROR_INITIALIZATION_FAILED, Class::Broken),
         ] {
             assert_eq!(ttm::Error::from(call(result)).class(), class, "{result:?}");
         }

@@ -34,7 +34,7 @@ pub(super) struct Images {
 
 /// An image at a place.
 struct Placed {
-    /// Not kept: an image that has left says nothing of how long its old memory stays.
+    /// Not kept: memory that nobody is in goes, whether or not the image was forgotten.
     chunk: Weak<ChunkMemory>,
     page: u64,
     image: Arc<Image>,
@@ -64,6 +64,8 @@ pub(super) struct ImageStep {
     to: Form,
     /// Rows in one piece, where they are not so already.
     staging: Option<Staging>,
+    /// Images of earlier places. Work that the job is behind may still use them.
+    _forgotten: Vec<Arc<Image>>,
 }
 
 /// A buffer that lives as long as a job.
@@ -122,7 +124,8 @@ impl Images {
             .chunk_at(page)
             .ok_or(Error::Invalid("an image at pages that nobody was given"))?;
         let mut placed = self.placed.lock();
-        let here = |p: &&Placed| p.page == page && core::ptr::eq(p.chunk.as_ptr(), &*chunk);
+        let weak = Arc::downgrade(&chunk);
+        let here = |p: &&Placed| p.page == page && Weak::ptr_eq(&p.chunk, &weak);
         if let Some(found) = placed.iter().find(here) {
             return Ok(Form::Image(Arc::clone(&found.image), chunk));
         }
@@ -132,7 +135,7 @@ impl Images {
         let image = Arc::new(Image::create(&self.raw, &self.want)?);
         image.bind(&chunk.memory, chunk.type_index, chunk.offset_of(page))?;
         placed.push(Placed {
-            chunk: Arc::downgrade(&chunk),
+            chunk: weak,
             page,
             image: Arc::clone(&image),
             // Relaxed: made under the lock.
@@ -142,22 +145,32 @@ impl Images {
         Ok(Form::Image(image, chunk))
     }
 
-    /// The image at a place, its generation, and the others, with the fences of the jobs that use
-    /// them: those that are elsewhere by now.
+    /// The image at a place, its generation, and others that no job uses any more: these go after the
+    /// work of the object's users.
     pub(super) fn settle_at(
         self: &Arc<Self>,
         region: &Arc<ChunkRegion>,
         ranges: &[PageRange],
-    ) -> Result<(vk::Image, u64, Vec<Old>)> {
+    ) -> Result<(vk::Image, u64, Vec<Arc<Image>>)> {
         let Form::Image(image, _) = self.form_at(region, ranges, true)? else {
             return Err(Error::Invalid("an image that is none"));
         };
+        let others = self.forget_others(|other| Arc::ptr_eq(other, &image));
+        let placed = self.placed.lock();
+        let here = placed.iter().find(|p| Arc::ptr_eq(&p.image, &image));
+        let generation = here.map_or(0, |p| p.generation);
+        Ok((image.handle(), generation, others))
+    }
+
+    /// Forgets the images that are not `needed` and that no job uses any more, and gives them out: its
+    /// users' work may.
+    fn forget_others(&self, needed: impl Fn(&Arc<Image>) -> bool) -> Vec<Arc<Image>> {
+        let over = |p: &mut Placed| {
+            let pending = p.until.iter().any(|fence| !fence.is_signalled());
+            !pending && !needed(&p.image)
+        };
         let mut placed = self.placed.lock();
-        let elsewhere = |p: &mut Placed| !Arc::ptr_eq(&p.image, &image);
-        let old = placed.extract_if(.., elsewhere);
-        let old = old.map(|p| (p.image, p.until)).collect();
-        let generation = placed.first().map_or(0, |p| p.generation);
-        Ok((image.handle(), generation, old))
+        placed.extract_if(.., over).map(|p| p.image).collect()
     }
 
     /// All images, for whoever destroys them.
@@ -181,11 +194,17 @@ impl Images {
             true => Some(self.staging(chunk.type_index)?),
             false => None,
         };
+        let ends = |image: &Arc<Image>| {
+            let is = |form: &Form| matches!(form, Form::Image(one, _) if Arc::ptr_eq(one, image));
+            is(&from) || is(&to)
+        };
+        let forgotten = self.forget_others(ends);
         Ok(ImageStep {
             images: Arc::clone(self),
             from,
             to,
             staging,
+            _forgotten: forgotten,
         })
     }
 
@@ -444,6 +463,7 @@ mod tests {
             usage: vk::ImageUsageFlags::empty(),
             flags: vk::ImageCreateFlags::empty(),
             families: Vec::new(),
+            external: vk::ExternalMemoryHandleTypeFlags::empty(),
         }
     }
 

@@ -9,18 +9,26 @@ use ttm::sync::atomic::{AtomicBool, Ordering};
 use ttm::sync::{Arc, Mutex, Weak};
 
 use super::raw::{Raw, Semaphore};
-use super::watch::{Standing, Watch, Watched};
+use super::watch::{Point as At, Watch, Watched};
 
 /// Points of a semaphore that somebody submits work up to, in order.
 pub(super) struct Line {
-    raw: Arc<Raw>,
     watch: Weak<Watch>,
     timeline: Timeline,
     semaphore: Semaphore,
-    /// Points of the timeline that are not reached, with the semaphore's values.
-    points: Mutex<VecDeque<(u64, u64)>>,
+    /// Those that are not reached, in order.
+    points: Mutex<VecDeque<Point>>,
     /// Whether its user has let go of it.
     left: AtomicBool,
+}
+
+struct Point {
+    /// Of the timeline.
+    seqno: u64,
+    /// Of the semaphore.
+    value: u64,
+    /// Nobody submits work up to it: it fails when it is its turn.
+    cancelled: bool,
 }
 
 impl Line {
@@ -32,7 +40,6 @@ impl Line {
     ) -> Arc<Self> {
         let number = watch.number();
         let line = Arc::new(Self {
-            raw: Arc::clone(raw),
             watch: Arc::downgrade(watch),
             timeline: Timeline::new(number, Arc::clone(clock)),
             semaphore,
@@ -41,6 +48,9 @@ impl Line {
         });
         let watched: Arc<dyn Watched> = Arc::clone(&line) as _;
         watch.add(number, Arc::downgrade(&watched));
+        if raw.is_lost() {
+            watch.ring();
+        }
         line
     }
 
@@ -49,22 +59,24 @@ impl Line {
     }
 
     /// A fence for the moment at which the semaphore comes to `value`, which is more than any before;
-    /// `None` if it is not.
+    /// `None` if it is not. On a lost device it fails as soon as the watching thread comes by: not
+    /// here, under the locks of the caller.
     pub(super) fn fence_at(&self, value: u64) -> Option<Fence> {
         let (fence, first) = {
             let mut points = self.points.lock();
-            if points.back().is_some_and(|(_, last)| *last >= value) {
+            if points.back().is_some_and(|last| last.value >= value) {
                 return None;
             }
             let fence = self.timeline.issue();
-            points.push_back((fence.seqno(), value));
+            points.push_back(Point {
+                seqno: fence.seqno(),
+                value,
+                cancelled: false,
+            });
             (fence, points.len() == 1)
         };
-        if self.raw.is_lost() {
-            self.lose();
-        }
-        if first && let Some(watch) = self.watch.upgrade() {
-            watch.ring();
+        if first {
+            self.ring();
         }
         Some(fence)
     }
@@ -80,14 +92,45 @@ impl Line {
         self.left.load(Ordering::Relaxed) && self.points.lock().is_empty()
     }
 
-    /// The point of a fence fails: what was to signal it was not submitted. The semaphore is brought
-    /// there all the same, so that nothing waits for it in vain.
-    pub(super) fn fail(&self, fence: &Fence, value: u64) {
-        self.points
-            .lock()
-            .retain(|(seqno, _)| *seqno != fence.seqno());
-        self.timeline.fail(fence.seqno(), FenceError::Failed);
-        let _ = self.semaphore.signal(value);
+    /// What was to signal a point was not submitted. Its fence fails once those before it are reached,
+    /// for they protect memory until then; the semaphore is brought there as well, so that nothing
+    /// waits for it in vain.
+    pub(super) fn cancel(&self, fence: &Fence) {
+        let mut points = self.points.lock();
+        if fence.timeline() == self.timeline.id()
+            && let Some(point) = points.iter_mut().find(|p| p.seqno == fence.seqno())
+        {
+            point.cancelled = true;
+        }
+        drop(points);
+        self.ring();
+    }
+
+    fn ring(&self) {
+        if let Some(watch) = self.watch.upgrade() {
+            watch.ring();
+        }
+    }
+
+    /// Takes out what the semaphore, which is at `value`, has reached, and cancelled points whose turn
+    /// it is.
+    fn due(&self, value: u64) -> Vec<Point> {
+        let mut points = self.points.lock();
+        let mut due = Vec::new();
+        while let Some(front) = points.front() {
+            let reached = front.value <= value;
+            if !reached && !front.cancelled {
+                break;
+            }
+            // A later point brings the semaphore there by itself: work up to it may be under way, and
+            // two may not signal at once. The lock keeps the next one from being given out meanwhile.
+            let last = points.len() == 1;
+            if !reached && last && self.semaphore.signal(front.value).is_err() {
+                break;
+            }
+            due.extend(points.pop_front());
+        }
+        due
     }
 }
 
@@ -96,7 +139,7 @@ impl Watched for Line {
         let points = self.points.lock();
         points
             .front()
-            .map(|(_, value)| (self.semaphore.handle(), *value))
+            .map(|point| (self.semaphore.handle(), point.value))
     }
 
     fn poll(&self) {
@@ -106,15 +149,11 @@ impl Watched for Line {
         let Ok(value) = self.semaphore.value() else {
             return;
         };
-        let mut reached = None;
-        {
-            let mut points = self.points.lock();
-            while let Some((seqno, _)) = points.pop_front_if(|(_, at)| *at <= value) {
-                reached = Some(seqno);
+        for point in self.due(value) {
+            match point.cancelled {
+                true => self.timeline.fail(point.seqno, FenceError::Failed),
+                false => self.timeline.signal(point.seqno),
             }
-        }
-        if let Some(seqno) = reached {
-            self.timeline.signal(seqno);
         }
     }
 
@@ -123,12 +162,11 @@ impl Watched for Line {
         self.timeline.close(FenceError::DeviceLost);
     }
 
-    /// Its users submit what reaches a point before they hand its fence to anybody.
-    fn standing(&self, seqno: u64) -> Standing {
+    fn point(&self, seqno: u64) -> At {
         let points = self.points.lock();
-        match points.iter().find(|(number, _)| *number >= seqno) {
-            Some((_, value)) => Standing::Point(self.semaphore.handle(), *value),
-            None => Standing::Reached,
-        }
+        let at = points.iter().find(|point| point.seqno >= seqno);
+        at.map_or(At::Reached, |point| {
+            At::At(self.semaphore.handle(), point.value)
+        })
     }
 }

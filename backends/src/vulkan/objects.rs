@@ -15,11 +15,9 @@ use ttm::sync::{Arc, Mutex};
 
 use super::core::Core;
 use super::images::Images;
-use super::raw::{
-    Buffer, BufferBind, BufferWant, ImageWant, Memory, Requirements, SparseSubmission,
-};
+use super::raw::{Buffer, BufferBind, BufferWant, ImageWant, Requirements, SparseSubmission};
 use super::step::{Held, Part};
-use super::watch::Standing;
+use super::watch::{Standing, Watched};
 
 /// What buffer an object is to be.
 ///
@@ -106,6 +104,7 @@ impl ImageInfo {
                 usage: vk::ImageUsageFlags::SAMPLED,
                 flags: vk::ImageCreateFlags::empty(),
                 families: Vec::new(),
+                external: vk::ExternalMemoryHandleTypeFlags::empty(),
             },
             rest: vk::ImageLayout::GENERAL,
         }
@@ -195,7 +194,7 @@ struct BoundState {
     generation: u64,
 }
 
-/// Where an object is: which allocation, by its number, from which byte on, and how many.
+/// Where an object is: which allocation ever made, from which byte on, how many.
 type Place = SmallVec<[(u64, u64, u64); 2]>;
 
 /// An object and its description, for [`Device::create`](ttm::device::Device::create).
@@ -270,6 +269,11 @@ impl VulkanObject {
         };
         if stable {
             want.flags |= vk::BufferCreateFlags::SPARSE_BINDING;
+            // It is bound to all kinds of memory in its time.
+            want.external = core.exported();
+            if core.trials.sparse_import && core.imports {
+                want.external |= vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
+            }
         }
         let probe = Buffer::create(&core.raw, &want)?;
         let needs = probe.requirements();
@@ -303,6 +307,7 @@ impl VulkanObject {
         let mut want = info.want.clone();
         want.usage |= vk::ImageUsageFlags::TRANSFER_SRC | vk::ImageUsageFlags::TRANSFER_DST;
         want.families = core.families_of(&want.families);
+        want.external = core.exported();
         core.raw.allows_image(&want)?;
         let images = Images::new(&core.raw, want, info.rest)?;
         let needs = images.needs();
@@ -515,7 +520,7 @@ impl Core {
         }
         Ok(Binding {
             objects,
-            waits: waits.0.into_vec(),
+            waits: waits.points.into_vec(),
             rebound,
         })
     }
@@ -532,12 +537,9 @@ impl Core {
         };
         let region = self.sides.region(mem_type);
         let region = region.ok_or(Error::Invalid("a memory that is not of this device"))?;
-        let (handle, generation, old) = images.settle_at(region, &ranges)?;
-        for (image, mut until) in old {
-            // Work of its user's, too, may still be at it: no move of its content waited for that, if
-            // it was thrown away.
-            until.extend(reserved.fences(Usage::Bookkeep));
-            self.trash.put(until, image);
+        let (handle, generation, others) = images.settle_at(region, &ranges)?;
+        if !others.is_empty() {
+            self.trash.put(reserved.fences(Usage::Bookkeep), others);
         }
         Ok(Bound::Image { handle, generation })
     }
@@ -588,7 +590,7 @@ impl Core {
             ));
         };
         let mut want = shape.want.clone();
-        let (memory, type_index) = memory_of(&part.held);
+        let (memory, type_index) = (part.held.memory(), type_of(&part.held));
         want.external = match (side, &part.held) {
             (_, Held::Import(_)) => vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT,
             (Side::Device { mem_type, .. }, _) => self.exported_as(*mem_type),
@@ -637,7 +639,7 @@ impl Core {
                     buffer,
                     at,
                     bytes: part.bytes,
-                    memory: memory_of(&part.held).0,
+                    memory: part.held.memory(),
                     offset: part.offset,
                 });
                 at += part.bytes;
@@ -645,7 +647,7 @@ impl Core {
         }
         let fence = self.binder.submit(&self.raw, |signal| SparseSubmission {
             binds: &binds,
-            waits: &behind.0,
+            waits: &behind.points,
             signal,
         });
         let fence = match fence {
@@ -672,7 +674,7 @@ impl Core {
             );
         }
         // The queue has them until it has bound them.
-        self.trash.put(vec![fence.clone()], kept);
+        self.trash.put(vec![fence.clone()], (kept, behind.kept));
         self.wait_for(waits, &fence)
     }
 
@@ -680,8 +682,8 @@ impl Core {
     fn wait_for(&self, waits: &mut Waits, fence: &Fence) -> Result<()> {
         match self.watch.standing(fence) {
             Standing::Reached => {}
-            Standing::Point(semaphore, value) => waits.add(semaphore, value),
-            Standing::Unseen => {
+            Standing::Point(semaphore, value, whose) => waits.add(semaphore, value, whose),
+            Standing::Foreign => {
                 fence.wait(None)?;
             }
         }
@@ -690,24 +692,14 @@ impl Core {
 }
 
 fn place_of(parts: &[Part]) -> Place {
-    parts
-        .iter()
-        .map(|part| (memory_of(&part.held).0.serial(), part.offset, part.bytes))
-        .collect()
+    let place = |part: &Part| (part.held.memory().number(), part.offset, part.bytes);
+    parts.iter().map(place).collect()
 }
 
-/// The same by handles, for raw use.
-pub(super) fn pieces_of(parts: &[Part]) -> Vec<(vk::DeviceMemory, u64, u64)> {
-    parts
-        .iter()
-        .map(|part| (memory_of(&part.held).0.handle(), part.offset, part.bytes))
-        .collect()
-}
-
-fn memory_of(held: &Held) -> (&Memory, Option<u32>) {
+fn type_of(held: &Held) -> Option<u32> {
     match held {
-        Held::Chunk(chunk) => (&chunk.memory, Some(chunk.type_index)),
-        Held::Import(piece) => (&piece.memory, None),
+        Held::Chunk(chunk) => Some(chunk.type_index),
+        Held::Import(_) => None,
     }
 }
 
@@ -726,15 +718,21 @@ impl BufferShape {
     }
 }
 
-/// Points of semaphores, the last of each.
+/// Points of semaphores, the last of each, and whose they are.
 #[derive(Default)]
-struct Waits(SmallVec<[(vk::Semaphore, u64); 8]>);
+struct Waits {
+    points: SmallVec<[(vk::Semaphore, u64); 8]>,
+    kept: Vec<Arc<dyn Watched>>,
+}
 
 impl Waits {
-    fn add(&mut self, semaphore: vk::Semaphore, value: u64) {
-        match self.0.iter_mut().find(|point| point.0 == semaphore) {
+    fn add(&mut self, semaphore: vk::Semaphore, value: u64, whose: Arc<dyn Watched>) {
+        match self.points.iter_mut().find(|point| point.0 == semaphore) {
             Some(point) => point.1 = point.1.max(value),
-            None => self.0.push((semaphore, value)),
+            None => {
+                self.points.push((semaphore, value));
+                self.kept.push(whose);
+            }
         }
     }
 }

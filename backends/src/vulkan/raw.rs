@@ -43,8 +43,8 @@ pub(super) struct Raw {
     pub(super) facts: Facts,
     /// Allocations that live.
     allocations: AtomicU32,
-    /// Allocations that there ever were.
-    serials: AtomicU64,
+    /// Allocations that were ever made.
+    numbers: AtomicU64,
     lost: AtomicBool,
     /// What is destroyed with it, if it is ours.
     owner: Option<Box<dyn Send + Sync>>,
@@ -108,7 +108,7 @@ impl Raw {
             extensions,
             facts,
             allocations: AtomicU32::new(0),
-            serials: AtomicU64::new(0),
+            numbers: AtomicU64::new(0),
             lost: AtomicBool::new(false),
             destroys: owned.is_some(),
             owner: owned,
@@ -161,21 +161,41 @@ impl Raw {
     /// Whether the device has such images.
     ///
     /// # Errors
-    /// Those of `vkGetPhysicalDeviceImageFormatProperties`; [`VulkanError::Unsuitable`] beyond what it
+    /// Those of `vkGetPhysicalDeviceImageFormatProperties2`; [`VulkanError::Unsuitable`] beyond what it
     /// says.
     pub(super) fn allows_image(&self, want: &ImageWant) -> Result<(), VulkanError> {
-        // SAFETY: the physical device is of the instance, which lives (rule at the head).
+        let mut external =
+            vk::PhysicalDeviceExternalImageFormatInfo::default().handle_type(want.external);
+        let mut goes_out = vk::ExternalImageFormatProperties::default();
+        let mut info = vk::PhysicalDeviceImageFormatInfo2::default()
+            .format(want.format)
+            .ty(want.kind)
+            .tiling(vk::ImageTiling::OPTIMAL)
+            .usage(want.usage)
+            .flags(want.flags);
+        let mut properties = vk::ImageFormatProperties2::default();
+        if !want.external.is_empty() {
+            info = info.push_next(&mut external);
+            properties = properties.push_next(&mut goes_out);
+        }
+        // SAFETY: the physical device is of the instance, which lives (rule at the head); both speak
+        // Vulkan 1.2.
         let answer = unsafe {
-            self.instance.get_physical_device_image_format_properties(
+            self.instance.get_physical_device_image_format_properties2(
                 self.physical,
-                want.format,
-                want.kind,
-                vk::ImageTiling::OPTIMAL,
-                want.usage,
-                want.flags,
+                &info,
+                &mut properties,
             )
         };
-        let most = self.said("vkGetPhysicalDeviceImageFormatProperties", answer)?;
+        let most = properties.image_format_properties;
+        self.said("vkGetPhysicalDeviceImageFormatProperties2", answer)?;
+        let features = goes_out.external_memory_properties.external_memory_features;
+        if features.contains(vk::ExternalMemoryFeatureFlags::DEDICATED_ONLY) {
+            return Err(VulkanError::Unsuitable {
+                device: self.facts.name.clone(),
+                lacks: "images in parts of memory that goes out; open it without windows".into(),
+            });
+        }
         let (a, b) = (want.extent, most.max_extent);
         let fits = a.width <= b.width && a.height <= b.height && a.depth <= b.depth;
         let some = a.width > 0 && a.height > 0 && a.depth > 0 && want.levels > 0 && want.layers > 0;
@@ -197,14 +217,6 @@ impl Raw {
             }
             VulkanError::Call { what, result }
         })
-    }
-
-    /// Sleeps until all that was submitted is done, or the device lost.
-    pub(super) fn wait_idle(&self) {
-        // SAFETY: the device lives (rule at the head). Queues of the user's are only waited for; he
-        // was told that none is submitted to meanwhile.
-        let answer = unsafe { self.device.device_wait_idle() };
-        let _ = self.said("vkDeviceWaitIdle", answer);
     }
 
     /// What the driver lets this process have of each heap, and what it uses, in bytes; nothing

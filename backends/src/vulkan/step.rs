@@ -10,7 +10,7 @@ use ttm::sync::{Arc, Mutex, OnceLock};
 
 use super::images::{Form, ImageStep, Images};
 use super::import::{HostImport, Imported};
-use super::raw::{Buffer, Commands};
+use super::raw::{Buffer, Commands, Memory};
 use super::region::{ChunkMemory, ChunkRegion};
 
 /// Where the parts of the device's memories are.
@@ -33,6 +33,13 @@ impl Held {
         match self {
             Self::Chunk(chunk) => &chunk.buffer,
             Self::Import(piece) => &piece.buffer,
+        }
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        match self {
+            Self::Chunk(chunk) => &chunk.memory,
+            Self::Import(piece) => &piece.memory,
         }
     }
 

@@ -43,6 +43,19 @@ pub struct Trials {
     pub sparse_file: bool,
 }
 
+/// Waits for queues when it is dropped: a trial that ends early leaves nothing at work on what it
+/// made. Made after that.
+pub(super) struct Quiet<'a> {
+    pub(super) raw: &'a Raw,
+    pub(super) queue: &'a SharedQueue,
+}
+
+impl Drop for Quiet<'_> {
+    fn drop(&mut self) {
+        self.queue.wait_idle(self.raw);
+    }
+}
+
 /// Queues to try with.
 pub(super) struct Bench<'a> {
     pub(super) raw: &'a Arc<Raw>,
@@ -58,20 +71,22 @@ impl Bench<'_> {
         let mut found = Trials::default();
         let plain = self.memory(vk::ExternalMemoryHandleTypeFlags::empty());
         if let Ok(memory) = &plain {
-            found.sparse = self.shows(memory, 0x11, false).unwrap_or(false);
+            let none = vk::ExternalMemoryHandleTypeFlags::empty();
+            found.sparse = self.shows(memory, 0x11, none).unwrap_or(false);
         }
         if self.raw.extensions().host_import.is_some()
             && let Ok(memory) = self.imported()
         {
             found.import = self.copies(&memory, 0x22).unwrap_or(false);
+            let host = vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
             found.sparse_import =
-                found.import && found.sparse && self.shows(&memory, 0x33, true).unwrap_or(false);
+                found.import && found.sparse && self.shows(&memory, 0x33, host).unwrap_or(false);
         }
         found.file = self.find_file();
         if let Some((how, _)) = found.file
             && let Ok(memory) = self.memory(how)
         {
-            found.sparse_file = found.sparse && self.shows(&memory, 0x44, false).unwrap_or(false);
+            found.sparse_file = found.sparse && self.shows(&memory, 0x44, how).unwrap_or(false);
         }
         found
     }
@@ -128,13 +143,14 @@ impl Bench<'_> {
     }
 
     /// Whether a sparse buffer that was bound to other memory before shows that of `memory`.
-    fn shows(&self, memory: &Arc<Memory>, byte: u8, import: bool) -> Result<bool, VulkanError> {
+    fn shows(
+        &self,
+        memory: &Arc<Memory>,
+        byte: u8,
+        external: vk::ExternalMemoryHandleTypeFlags,
+    ) -> Result<bool, VulkanError> {
         let Some(sparse) = self.sparse.filter(|_| self.raw.facts.can.sparse_buffers) else {
             return Ok(false);
-        };
-        let external = match import {
-            true => vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT,
-            false => vk::ExternalMemoryHandleTypeFlags::empty(),
         };
         let want = self.buffer(external, vk::BufferCreateFlags::SPARSE_BINDING);
         let buffer = Buffer::create(self.raw, &want)?;
@@ -144,6 +160,10 @@ impl Bench<'_> {
         let before = self.memory(vk::ExternalMemoryHandleTypeFlags::empty())?;
         let address = buffer.address();
         let bound = Semaphore::create(self.raw, false)?;
+        let _quiet = Quiet {
+            raw: self.raw,
+            queue: sparse,
+        };
         for (value, memory) in [(1, &before), (2, memory)] {
             let binds = [BufferBind {
                 buffer: &buffer,
@@ -187,6 +207,10 @@ impl Bench<'_> {
         let pool = CommandPool::create(self.raw, self.transfer.family())?;
         let commands = Commands::create(&pool)?;
         let done = Semaphore::create(self.raw, false)?;
+        let _quiet = Quiet {
+            raw: self.raw,
+            queue: self.transfer,
+        };
         commands.begin()?;
         commands.barrier();
         let region = vk::BufferCopy::default().size(BYTES);
@@ -203,8 +227,6 @@ impl Bench<'_> {
         )?;
         let waited = Semaphore::wait_any(self.raw, &[(done.handle(), 1)], PATIENCE);
         if waited.is_err() || done.value()? < 1 {
-            // It may still be at work on what is dropped below.
-            self.raw.wait_idle();
             return Ok(false);
         }
         let mut found = vec![0; to.len()];

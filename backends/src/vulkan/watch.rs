@@ -10,7 +10,7 @@ use ttm::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ttm::sync::{Arc, Mutex, Weak};
 
 use super::error::VulkanError;
-use super::raw::{Raw, Semaphore};
+use super::raw::{Raw, Semaphore, SharedQueue};
 
 /// The longest sleep; a bell that was not heard costs this much.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -29,8 +29,19 @@ pub(super) trait Watched: Send + Sync {
     /// Signals everything with an error: the device is gone.
     fn lose(&self);
 
-    /// How far a point of the timeline is.
-    fn standing(&self, seqno: u64) -> Standing;
+    /// How far a point of the timeline is, for work of the device that is to wait for it. What brings
+    /// the semaphore there is submitted by the time that this says [`Point::At`]: on a queue that waits
+    /// for it nothing comes later.
+    fn point(&self, seqno: u64) -> Point;
+}
+
+/// A point of a timeline as the device sees it.
+pub(super) enum Point {
+    Reached,
+    /// The semaphore comes to the value.
+    At(vk::Semaphore, u64),
+    /// Nothing was submitted that would bring it there: something else comes first.
+    HeldUp,
 }
 
 /// The thread, and what it watches.
@@ -41,37 +52,43 @@ pub(super) struct Watch {
 
 struct Shared {
     raw: Arc<Raw>,
+    /// The queues whose work has to be over before a loss is told.
+    queues: Vec<Arc<SharedQueue>>,
     wake: Semaphore,
     /// The value of `wake`; changed with it, by one at a time.
     rung: Mutex<u64>,
     watched: Mutex<BTreeMap<u64, Weak<dyn Watched>>>,
     numbers: AtomicU64,
     stop: AtomicBool,
-    told: AtomicBool,
-    on_loss: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
+    idle: AtomicBool,
+    /// Who is to be told of a loss; each once.
+    on_loss: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
 }
 
 /// How far a fence is, as the device sees it.
 pub(super) enum Standing {
     /// It is reached.
     Reached,
-    /// The device can wait for it.
-    Point(vk::Semaphore, u64),
-    /// Only the CPU can: it is of no semaphore of this device, or nothing that reaches it was submitted
-    /// yet. What waited for that in front of it, in the same queue, would wait for ever.
-    Unseen,
+    /// The device can wait for it; the semaphore stays for as long as its owner is kept.
+    Point(vk::Semaphore, u64, Arc<dyn Watched>),
+    /// Only the CPU can.
+    Foreign,
 }
 
 impl Watch {
-    pub(super) fn start(raw: &Arc<Raw>) -> Result<Self, VulkanError> {
+    pub(super) fn start(
+        raw: &Arc<Raw>,
+        queues: Vec<Arc<SharedQueue>>,
+    ) -> Result<Self, VulkanError> {
         let shared = Arc::new(Shared {
             raw: Arc::clone(raw),
+            queues,
             wake: Semaphore::create(raw, false)?,
             rung: Mutex::new(0),
             watched: Mutex::new(BTreeMap::new()),
             numbers: AtomicU64::new(FIRST),
             stop: AtomicBool::new(false),
-            told: AtomicBool::new(false),
+            idle: AtomicBool::new(false),
             on_loss: Mutex::new(Vec::new()),
         });
         let served = Arc::clone(&shared);
@@ -113,13 +130,17 @@ impl Watch {
         }
         let watched = self.shared.watched.lock().get(&fence.timeline()).cloned();
         match watched.and_then(|watched| watched.upgrade()) {
-            None => Standing::Unseen,
-            Some(watched) => watched.standing(fence.seqno()),
+            None => Standing::Foreign,
+            Some(watched) => match watched.point(fence.seqno()) {
+                Point::Reached => Standing::Reached,
+                Point::At(semaphore, value) => Standing::Point(semaphore, value, watched),
+                Point::HeldUp => Standing::Foreign,
+            },
         }
     }
 
-    /// Calls `call` once the device is found to be lost.
-    pub(super) fn on_loss(&self, call: Box<dyn Fn() + Send + Sync>) {
+    /// Calls `call` once the device is found to be lost, or was.
+    pub(super) fn on_loss(&self, call: Box<dyn FnOnce() + Send>) {
         self.shared.on_loss.lock().push(call);
         if self.shared.raw.is_lost() {
             self.ring();
@@ -159,15 +180,22 @@ impl Shared {
     }
 
     fn tell_of_loss(&self, watched: &[Arc<dyn Watched>]) {
-        watched.iter().for_each(|watched| watched.lose());
-        if !self.told.swap(true, Ordering::AcqRel) {
-            self.on_loss.lock().iter().for_each(|call| call());
+        // A lost device is idle at once; one that only said so is not, and writes what the fences
+        // protect. Relaxed: this thread's alone.
+        if !self.idle.swap(true, Ordering::Relaxed) {
+            self.queues
+                .iter()
+                .for_each(|queue| queue.wait_idle(&self.raw));
         }
+        watched.iter().for_each(|watched| watched.lose());
+        let calls = core::mem::take(&mut *self.on_loss.lock());
+        calls.into_iter().for_each(|call| call());
     }
 }
 
-impl Drop for Watch {
-    fn drop(&mut self) {
+impl Watch {
+    /// Ends the thread: it calls nothing of the device any more, unless this is called by itself.
+    pub(super) fn stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.ring();
         if let Some(thread) = self.thread.lock().take()
@@ -179,5 +207,11 @@ impl Drop for Watch {
                 "the thread that waits for the device panicked"
             );
         }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop();
     }
 }

@@ -206,7 +206,7 @@ impl<'s> Gpu<'s> {
         let submitted =
             unsafe { (vulkan.ash()).queue_submit(queue.handle(), &[info], vk::Fence::null()) };
         if submitted.is_err() {
-            self.timeline.cancel(&fence, value);
+            self.timeline.cancel(&fence);
             return Err(Error::DeviceLost);
         }
         let mut all = self.submitted.borrow_mut();

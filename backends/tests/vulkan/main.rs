@@ -4,13 +4,22 @@
 //! fails instead.
 
 mod gpu;
+mod shim;
 mod stage;
 
 mod buffers;
+mod faults;
 mod images;
 mod laws;
+mod losses;
 mod model;
 mod windows;
 mod moves;
+
+mod nth;
+
+mod raw;
+
+mod validation;
 
 mod words;

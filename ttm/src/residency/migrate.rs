@@ -47,10 +47,14 @@ impl BoCore {
         }
         // What the target cannot do is found out before anything happens.
         self.mode_in(state, &taken.resource)?;
-        let (mut route, mut facts) = self.route(state, &taken.resource, why);
+        let (mut route, mut facts) = self.settled_route(held, state, &taken.resource, ask, why)?;
         if let Route::Hop(via) = route {
             self.hop(held, state, via, ask)?;
-            (route, facts) = self.route(state, &taken.resource, why);
+            (route, facts) = self.settled_route(held, state, &taken.resource, ask, why)?;
+            if matches!(route, Route::Hop(_)) && facts.from != Some(via.mem_type) {
+                let failed = "the copy to the place on the way failed";
+                return Err(Error::Backend(failed.into()));
+            }
         }
         self.perform(held, state, taken, route, &facts, ask)
     }
@@ -60,11 +64,30 @@ impl BoCore {
         let placement = Placement::of(via.temporary());
         for forced in [false, true] {
             if let Some(taken) = self.find_space(state, &placement, forced, ask)? {
-                let (route, facts) = self.route(state, &taken.resource, Reason::Hop);
+                let (route, facts) =
+                    self.settled_route(held, state, &taken.resource, ask, Reason::Hop)?;
                 return self.perform(held, state, taken, route, &facts, ask);
             }
         }
         Err(self.refusal(placement.places()))
+    }
+
+    /// How the content gets into `new` from where it really is: the last move is waited for if the
+    /// content has to be found, for one that failed leaves it at the old place.
+    fn settled_route(
+        &self,
+        held: &Held<'_>,
+        state: &mut BoState,
+        new: &Resource,
+        ask: &Ask<'_>,
+        why: Reason,
+    ) -> Result<(Route, MoveFacts)> {
+        let found = self.route(state, new, why);
+        if state.moving.is_none() || matches!(found.0, Route::Null) {
+            return Ok(found);
+        }
+        self.wait_for_move(held, state, ask)?;
+        Ok(self.route(state, new, why))
     }
 
     /// How the content gets into `new`.
@@ -237,9 +260,7 @@ impl BoCore {
                 "the driver names an engine that is not there",
             ));
         };
-        if state.moving.is_some() {
-            self.wait_for_move(held, state, decided.ask)?;
-        }
+        debug_assert!(state.moving.is_none(), "its last move has ended");
         let prepared = self.prepare(state, &decided, false);
         let (src, dst, mut fresh) = prepared.inspect_err(|_| self.unmap_pages(held, state))?;
         let how = if src == Side::Zero {

@@ -16,6 +16,8 @@ pub(in super::super) struct ImageWant {
     pub(in super::super) usage: vk::ImageUsageFlags,
     pub(in super::super) flags: vk::ImageCreateFlags,
     pub(in super::super) families: Vec<u32>,
+    /// As what the memory that it is bound to may go out: one kind, or none.
+    pub(in super::super) external: vk::ExternalMemoryHandleTypeFlags,
 }
 
 impl ImageWant {
@@ -53,6 +55,7 @@ impl Image {
     /// # Errors
     /// Those of `vkCreateImage`.
     pub(in super::super) fn create(raw: &Arc<Raw>, want: &ImageWant) -> Result<Self, VulkanError> {
+        let mut external = vk::ExternalMemoryImageCreateInfo::default().handle_types(want.external);
         let mut info = vk::ImageCreateInfo::default()
             .flags(want.flags)
             .image_type(want.kind)
@@ -70,6 +73,9 @@ impl Image {
                 .sharing_mode(vk::SharingMode::CONCURRENT)
                 .queue_family_indices(&want.families),
         };
+        if !want.external.is_empty() {
+            info = info.push_next(&mut external);
+        }
         // SAFETY: the device lives (rule at the head); the structure is valid, and the device was
         // asked whether it has such images when the object was described.
         let answer = unsafe { raw.device.create_image(&info, None) };

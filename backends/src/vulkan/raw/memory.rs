@@ -27,7 +27,7 @@ pub(in super::super) struct MemoryWant {
 pub(in super::super) struct Memory {
     raw: Arc<Raw>,
     handle: vk::DeviceMemory,
-    serial: u64,
+    number: u64,
     bytes: u64,
     at: Option<NonNull<u8>>,
     imported: bool,
@@ -116,7 +116,7 @@ impl Memory {
             raw: Arc::clone(raw),
             handle,
             // Relaxed: only that it is given once matters.
-            serial: raw.serials.fetch_add(1, Ordering::Relaxed),
+            number: raw.numbers.fetch_add(1, Ordering::Relaxed),
             bytes: info.allocation_size,
             at: None,
             imported: false,
@@ -147,10 +147,9 @@ impl Memory {
         self.handle
     }
 
-    /// A number that no other allocation has, also after this one is freed. The driver may give its
-    /// handle to another.
-    pub(in super::super) fn serial(&self) -> u64 {
-        self.serial
+    /// A number that no other allocation of the device has or had; handles come again.
+    pub(in super::super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// How many bytes it has.
