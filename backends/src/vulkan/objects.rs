@@ -15,9 +15,8 @@ use ttm::sync::{Arc, Mutex};
 
 use super::core::Core;
 use super::images::Images;
-use super::raw::{
-    Buffer, BufferBind, BufferWant, ImageWant, Memory, Requirements, SparseSubmission,
-};
+use super::known::Fit;
+use super::raw::{Buffer, BufferBind, BufferWant, ImageWant, Memory, SparseSubmission};
 use super::step::{Held, Part};
 use super::watch::Standing;
 
@@ -178,7 +177,7 @@ enum Shape {
 
 struct BufferShape {
     want: BufferWant,
-    needs: Requirements,
+    needs: Fit,
     /// The buffer that stays.
     sparse: Option<Arc<Buffer>>,
     bound: Mutex<BoundState>,
@@ -275,8 +274,14 @@ impl VulkanObject {
         if stable {
             want.flags |= vk::BufferCreateFlags::SPARSE_BINDING;
         }
-        let probe = Buffer::create(&core.raw, &want)?;
-        let needs = probe.requirements();
+        let sparse = match stable {
+            true => Some(Arc::new(Buffer::create(&core.raw, &want)?)),
+            false => None,
+        };
+        let needs = match &sparse {
+            Some(buffer) => core.known.learn(&want, buffer),
+            None => core.known.fit_of(&core.raw, &want)?,
+        };
         let align = needs.align.max(info.align).next_multiple_of(PAGE_SIZE);
         let info = BoInfo::new(info.bytes).align(pages(align));
         Ok(Described {
@@ -286,7 +291,7 @@ impl VulkanObject {
                 shape: Shape::Buffer(BufferShape {
                     want,
                     needs,
-                    sparse: stable.then(|| Arc::new(probe)),
+                    sparse,
                     bound: Mutex::new(BoundState::default()),
                 }),
             },
@@ -304,7 +309,7 @@ impl VulkanObject {
         }
         let mut want = info.want.clone();
         want.usage |= vk::ImageUsageFlags::TRANSFER_SRC | vk::ImageUsageFlags::TRANSFER_DST;
-        want.families = core.families_of(&want.families);
+        want.families = core.families_of(&want.families).into_vec();
         core.raw.allows_image(&want)?;
         let images = Images::new(&core.raw, want, info.rest)?;
         let needs = images.needs();
@@ -422,7 +427,7 @@ impl Core {
         if self.raw.is_lost() {
             return Err(Error::DeviceLost);
         }
-        self.trash.reap();
+        self.trash.reap_some(bos.len());
         let mut waits = Waits::default();
         let mut fresh = Vec::new();
         let mut objects = Vec::with_capacity(bos.len());

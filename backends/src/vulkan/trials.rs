@@ -114,7 +114,7 @@ impl Bench<'_> {
             bytes: BYTES,
             usage,
             flags,
-            families,
+            families: families.into(),
             external,
         }
     }
