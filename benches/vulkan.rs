@@ -70,6 +70,7 @@ fn main() -> ExitCode {
                     .report
                     .note(format!("device: {}, {}", facts.name, facts.driver));
                 bench.report.note(stage.abilities());
+                bench.report.note(stage.costs());
             }
             Err(why) => {
                 let required = std::env::var_os("TTM_REQUIRE_VULKAN").is_some();

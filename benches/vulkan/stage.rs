@@ -6,7 +6,7 @@ use anyhow::Context;
 use backends::host::MemfdPages;
 use backends::vulkan::{Chunked, Described, VulkanConfig, VulkanDevice, VulkanDriver, VulkanError};
 use harness::measure;
-use placement::{MemType, PageCount, Place, Placement};
+use placement::{MemType, PageCount, Place, Placement, human_bytes};
 use ttm::bo::Bo;
 use ttm::clock::Service;
 use ttm::context::OpContext;
@@ -79,6 +79,23 @@ impl Stage {
             yes(trials.import),
             yes(trials.sparse_import),
             yes(trials.file.is_some()),
+        )
+    }
+
+    /// What copies were measured to cost when the device was opened, in a line.
+    pub(crate) fn costs(&self) -> String {
+        let costs = self.vulkan.costs().measured().iter().map(|cost| {
+            format!(
+                "{} {} by the queue, {} in and {} out by the CPU",
+                human_bytes(cost.bytes),
+                cost.queue_ns,
+                cost.cpu_in_ns,
+                cost.cpu_out_ns,
+            )
+        });
+        format!(
+            "copies when it was opened: {}",
+            costs.collect::<Vec<_>>().join("; ")
         )
     }
 
