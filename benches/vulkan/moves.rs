@@ -59,8 +59,9 @@ pub(crate) fn moves(bench: &mut Bench) -> anyhow::Result<()> {
         return Ok(());
     }
     let movers = [Copies::Queue, Copies::Cpu, Copies::Measured].map(|copies| {
+        // An eighth is a chunk, so that the largest is in one that stays.
         let config = VulkanConfig::new("ttm bench")
-            .limit(MemType::VRAM, 1024 * MIB)
+            .limit(MemType::VRAM, 2048 * MIB)
             .copies(copies);
         Stage::again(config)
     });

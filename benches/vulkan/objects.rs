@@ -196,10 +196,12 @@ fn report(bench: &mut Bench, name: &str, found: &Found, ours: &str, own: &[&str]
     };
     let row = || Row::new(format!("{name}: {ours}"), spread);
     let mut alone = true;
-    for (other, limit) in found.others(own) {
+    let others = found.others(own);
+    // Nobody else clears.
+    for (other, limit) in others.filter(|(other, _)| ours != CLEARED || *other == BARE) {
         alone = false;
         let row = row().limit(other, limit);
-        let counts = other.starts_with("VMA") && ours != CLEARED;
+        let counts = other.starts_with("VMA");
         bench.report.row(match counts {
             true => row.target(Target::Limit(1.0)),
             false => row,
