@@ -60,3 +60,34 @@ impl Trash {
         drop(all);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ttm::fence::Timeline;
+    use ttm::sync::Arc;
+
+    use super::*;
+    use crate::host::wall_clock;
+
+    #[test]
+    fn a_call_looks_at_few_things_and_the_next_at_others() {
+        let timeline = Timeline::new(1, wall_clock());
+        let (first, second) = (timeline.issue(), timeline.issue());
+        let trash = Trash::default();
+        let pending = Arc::new(());
+        for _ in 0..2 * SOME - 1 {
+            trash.put(vec![second.clone()], Arc::clone(&pending));
+        }
+        let idle = Arc::new(());
+        trash.put(vec![first.clone()], Arc::clone(&idle));
+        timeline.signal(first.seqno());
+        trash.reap_some(0);
+        assert_eq!(Arc::strong_count(&idle), 2, "it is behind the first few");
+        trash.reap_some(0);
+        assert_eq!(Arc::strong_count(&idle), 1, "its turn came");
+        assert_eq!(Arc::strong_count(&pending), 2 * SOME);
+        timeline.signal(second.seqno());
+        assert!(trash.reap() && !trash.reap());
+        assert_eq!(Arc::strong_count(&pending), 1);
+    }
+}
