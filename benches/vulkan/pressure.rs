@@ -111,11 +111,15 @@ fn moved(count: usize, touches: &[usize]) -> anyhow::Result<u64> {
         })?;
         let bound = stage.vulkan.bind(&locked, &[object], Usage::Write)?;
         let (fence, value) = timeline.next();
-        bare.submit_nothing(&bound.waits, (timeline.semaphore(), value));
+        // By the CPU: a copy that is not yet submitted, for want of room in the queue, would come
+        // behind this on a device of one queue, which then waited for itself.
+        bare.wait(&bound.waits);
+        bare.submit_nothing(&[], (timeline.semaphore(), value));
         locked.fence_all(&fence, Usage::Write);
         drop(locked);
         stage.reap();
     }
+    bare.settle(&stage, &timeline);
     let counters = stage.device.manager(MemType::VRAM).map(|m| m.counters());
     let counters = counters.expect("every device has VRAM");
     let usage = stage.vulkan.usage(MemType::VRAM).unwrap_or_default();
