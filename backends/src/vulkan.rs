@@ -30,6 +30,7 @@ pub mod fixtures;
 mod images;
 mod import;
 mod instance;
+mod known;
 mod layout;
 mod line;
 mod objects;

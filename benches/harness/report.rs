@@ -171,6 +171,8 @@ impl Check {
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     bench: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
     primitives: Primitives,
     kernel_primitives: Primitives,
     machine_factor: f64,
@@ -184,6 +186,7 @@ impl Report {
     pub fn new(bench: impl Into<String>, primitives: Primitives) -> Self {
         Self {
             bench: bench.into(),
+            notes: Vec::new(),
             primitives,
             kernel_primitives: Primitives::KERNEL,
             machine_factor: primitives.factor(),
@@ -191,6 +194,11 @@ impl Report {
             rows: Vec::new(),
             checks: Vec::new(),
         }
+    }
+
+    /// Adds a line to the head: on what it was measured, or why it was not.
+    pub fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
     }
 
     /// Adds a row.
@@ -281,6 +289,9 @@ impl fmt::Display for Report {
             alloc_pair_256_ns,
         } = self.primitives;
         writeln!(f, "{} (times in ns)", self.bench)?;
+        self.notes
+            .iter()
+            .try_for_each(|note| writeln!(f, "{note}"))?;
         writeln!(
             f,
             "primitives here: clock read {clock_read_ns:.1}, lock pair {lock_pair_ns:.1}, \

@@ -12,10 +12,11 @@ use ttm::sync::{Arc, Mutex};
 use super::budget::Budgets;
 use super::costs::Costs;
 use super::engine::Engine;
+use super::known::Known;
 use super::layout::Layout;
 use super::line::Line;
 use super::objects::Binder;
-use super::raw::{Raw, SharedQueue};
+use super::raw::{FamilyNumbers, Raw, SharedQueue};
 use super::step::Sides;
 use super::trash::Trash;
 use super::trials::Trials;
@@ -29,6 +30,7 @@ pub(super) struct Core {
     /// Timelines of users.
     pub(super) lines: Mutex<Vec<Arc<Line>>>,
     pub(super) trash: Trash,
+    pub(super) known: Known,
     pub(super) sides: Arc<Sides>,
     pub(super) budgets: Arc<Budgets>,
     pub(super) raw: Arc<Raw>,
@@ -56,11 +58,11 @@ impl Core {
     }
 
     /// The families that share an object: those that its user names, and those of the manager.
-    pub(super) fn families_of(&self, named: &[u32]) -> Vec<u32> {
+    pub(super) fn families_of(&self, named: &[u32]) -> FamilyNumbers {
         if named.is_empty() {
-            return self.families.clone();
+            return FamilyNumbers::from_slice(&self.families);
         }
-        let mut families = named.to_vec();
+        let mut families = FamilyNumbers::from_slice(named);
         families.push(self.transfer.family());
         families.sort_unstable();
         families.dedup();

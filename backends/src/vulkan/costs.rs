@@ -10,8 +10,8 @@ use ttm::sync::Arc;
 use super::error::VulkanError;
 use super::layout::Chunked;
 use super::raw::{
-    Buffer, BufferWant, CommandPool, Commands, Memory, MemoryWant, Raw, Semaphore, SharedQueue,
-    Submission,
+    Buffer, BufferWant, CommandPool, Commands, FamilyNumbers, Memory, MemoryWant, Raw, Semaphore,
+    SharedQueue, Submission,
 };
 use super::trials::Quiet;
 
@@ -190,7 +190,7 @@ fn memory(
         bytes,
         usage: vk::BufferUsageFlags::TRANSFER_SRC | vk::BufferUsageFlags::TRANSFER_DST,
         flags: vk::BufferCreateFlags::empty(),
-        families: Vec::new(),
+        families: FamilyNumbers::new(),
         external: none,
     };
     let buffer = Buffer::within(raw, &want, &memory, Some(visible.type_index), 0)?;

@@ -28,6 +28,7 @@ use super::engine::{Engine, EngineCounts};
 use super::error::VulkanError;
 use super::facts::Facts;
 use super::import::HostImport;
+use super::known::Known;
 use super::layout::{Chunked, Layout, MadeOf};
 use super::line::Line;
 use super::objects::{Binder, Binding, BufferInfo, Described, ImageInfo, VulkanObject};
@@ -143,6 +144,7 @@ impl VulkanDevice {
                 binder,
                 lines: Mutex::new(Vec::new()),
                 trash: Trash::default(),
+                known: Known::default(),
                 sides,
                 budgets,
                 raw,

@@ -13,7 +13,8 @@ use ttm::sync::{Arc, Mutex, Weak};
 
 use super::error::VulkanError;
 use super::raw::{
-    Buffer, BufferWant, Commands, Image, ImageWant, Memory, MemoryWant, Raw, Requirements,
+    Buffer, BufferWant, Commands, FamilyNumbers, Image, ImageWant, Memory, MemoryWant, Raw,
+    Requirements,
 };
 use super::region::{ChunkMemory, ChunkRegion};
 use super::step::Part;
@@ -214,7 +215,7 @@ impl Images {
             bytes,
             usage: vk::BufferUsageFlags::TRANSFER_SRC | vk::BufferUsageFlags::TRANSFER_DST,
             flags: vk::BufferCreateFlags::empty(),
-            families: Vec::new(),
+            families: FamilyNumbers::new(),
             external: vk::ExternalMemoryHandleTypeFlags::empty(),
         };
         let needs = Buffer::create(&self.raw, &want)?.requirements();

@@ -95,7 +95,7 @@ impl HostImport {
             bytes: memory.bytes(),
             usage: vk::BufferUsageFlags::TRANSFER_SRC | vk::BufferUsageFlags::TRANSFER_DST,
             flags: vk::BufferCreateFlags::empty(),
-            families: self.families.clone(),
+            families: self.families.as_slice().into(),
             external: vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT,
         };
         let buffer = Buffer::within(&self.raw, &want, &memory, None, 0)?;

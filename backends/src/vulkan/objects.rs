@@ -15,7 +15,8 @@ use ttm::sync::{Arc, Mutex};
 
 use super::core::Core;
 use super::images::Images;
-use super::raw::{Buffer, BufferBind, BufferWant, ImageWant, Requirements, SparseSubmission};
+use super::known::Fit;
+use super::raw::{Buffer, BufferBind, BufferWant, ImageWant, SparseSubmission};
 use super::step::{Held, Part};
 use super::watch::{Standing, Watched};
 
@@ -177,7 +178,7 @@ enum Shape {
 
 struct BufferShape {
     want: BufferWant,
-    needs: Requirements,
+    needs: Fit,
     /// The buffer that stays.
     sparse: Option<Arc<Buffer>>,
     bound: Mutex<BoundState>,
@@ -275,8 +276,14 @@ impl VulkanObject {
                 want.external |= vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
             }
         }
-        let probe = Buffer::create(&core.raw, &want)?;
-        let needs = probe.requirements();
+        let sparse = match stable {
+            true => Some(Arc::new(Buffer::create(&core.raw, &want)?)),
+            false => None,
+        };
+        let needs = match &sparse {
+            Some(buffer) => core.known.learn(&want, buffer),
+            None => core.known.fit_of(&core.raw, &want)?,
+        };
         let align = needs.align.max(info.align).next_multiple_of(PAGE_SIZE);
         let info = BoInfo::new(info.bytes).align(pages(align));
         let info = if stable { info } else { info.contiguous() };
@@ -287,7 +294,7 @@ impl VulkanObject {
                 shape: Shape::Buffer(BufferShape {
                     want,
                     needs,
-                    sparse: stable.then(|| Arc::new(probe)),
+                    sparse,
                     bound: Mutex::new(BoundState::default()),
                 }),
             },
@@ -306,7 +313,7 @@ impl VulkanObject {
         core.check_families(&info.want.families)?;
         let mut want = info.want.clone();
         want.usage |= vk::ImageUsageFlags::TRANSFER_SRC | vk::ImageUsageFlags::TRANSFER_DST;
-        want.families = core.families_of(&want.families);
+        want.families = core.families_of(&want.families).into_vec();
         want.external = core.exported();
         core.raw.allows_image(&want)?;
         let images = Images::new(&core.raw, want, info.rest)?;
@@ -473,7 +480,7 @@ impl Core {
             return Err(Error::DeviceLost);
         }
         self.sweep_lines();
-        self.trash.reap();
+        self.trash.reap_some(bos.len());
         let mut waits = Waits::default();
         let mut fresh = Vec::new();
         let mut objects = Vec::with_capacity(bos.len());

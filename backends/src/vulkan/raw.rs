@@ -16,7 +16,7 @@ mod queue;
 mod semaphore;
 mod sparse;
 
-pub(super) use buffer::{Buffer, BufferWant, Requirements};
+pub(super) use buffer::{Buffer, BufferWant, FamilyNumbers, Requirements};
 pub(super) use commands::{CommandPool, Commands};
 pub(super) use image::{Image, ImageWant};
 pub(super) use memory::{Memory, MemoryWant};

@@ -237,7 +237,7 @@ impl ChunkRegion {
             bytes,
             usage: vk::BufferUsageFlags::TRANSFER_SRC | vk::BufferUsageFlags::TRANSFER_DST,
             flags: vk::BufferCreateFlags::empty(),
-            families: self.families.clone(),
+            families: self.families.as_slice().into(),
             external: want.export,
         };
         let buffer = Buffer::within(&self.raw, &buffer, &memory, Some(type_index), 0)?;

@@ -129,7 +129,7 @@ impl Bench<'_> {
             bytes: BYTES,
             usage,
             flags,
-            families,
+            families: families.into(),
             external,
         }
     }

@@ -1,9 +1,13 @@
 //! Buffers.
 
 use ash::vk;
+use smallvec::SmallVec;
 use ttm::sync::Arc;
 
 use super::{Memory, Raw, VulkanError};
+
+/// Numbers of queue families, of which a device has few.
+pub(in super::super) type FamilyNumbers = SmallVec<[u32; 4]>;
 
 /// What buffer is wanted.
 #[derive(Clone, Debug)]
@@ -12,7 +16,7 @@ pub(in super::super) struct BufferWant {
     pub(in super::super) usage: vk::BufferUsageFlags,
     pub(in super::super) flags: vk::BufferCreateFlags,
     /// Queue families that use it at the same time; none or one for one at a time.
-    pub(in super::super) families: Vec<u32>,
+    pub(in super::super) families: FamilyNumbers,
     /// What kind of external memory it is bound to.
     pub(in super::super) external: vk::ExternalMemoryHandleTypeFlags,
 }
