@@ -34,7 +34,7 @@ impl Stage {
     /// this one is kept on the first.
     pub(crate) fn open(config: VulkanConfig) -> anyhow::Result<Result<Self, VulkanError>> {
         measure::unpin()?;
-        let opened = VulkanDevice::open_default(&config);
+        let opened = VulkanDevice::open(&config);
         let stage = match opened {
             Ok(vulkan) => Ok(Self::on(vulkan)?),
             Err(error) => Err(error),

@@ -123,6 +123,13 @@ impl VulkanConfig {
     }
 }
 
+impl Default for VulkanConfig {
+    /// [`VulkanConfig::new`] for a program without a name.
+    fn default() -> Self {
+        Self::new("gpu-ttm")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use ttm::bo::{Bo, Locked, Reserved};
 use ttm::clock::{Clock, Progress, Service, WaitCell};
 use ttm::device::{Device, DeviceBuilder};
 use ttm::dma::Mapper;
-use ttm::driver::{CopyEngine, Driver, Side};
+use ttm::driver::{CopyEngine, Driver};
 use ttm::error::{Error, Result};
 use ttm::fence::{Fence, Usage};
 use ttm::pages::PageSource;
@@ -294,35 +294,6 @@ impl VulkanDevice {
         Ok(parts.iter().map(piece).collect())
     }
 
-    /// A descriptor of the allocation that an object is in, and the byte of it at which it begins, for
-    /// another process or API. Pin the object first: it says nothing of where it goes next.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] if the memory does not go out, or the object is in several pieces or
-    /// not in device memory.
-    pub fn export<D: Driver>(
-        &self,
-        reserved: &Reserved<'_, D>,
-    ) -> Result<(OwnedFd, vk::ExternalMemoryHandleTypeFlags, u64)> {
-        let refused = Error::Unsupported(
-            "only an object in one run of device memory that goes out can be handed out; \
-             `VulkanDevice::trials` says as what memory goes out",
-        );
-        let Side::Device { mem_type, ranges } = reserved.side()? else {
-            return Err(refused);
-        };
-        let how = self.core.exported_as(mem_type);
-        let ([range], false) = (&ranges[..], how.is_empty()) else {
-            return Err(refused);
-        };
-        let region = self.core.sides.region(mem_type);
-        let Some(chunk) = region.and_then(|region| region.chunk_at(range.start())) else {
-            return Err(refused);
-        };
-        let fd = chunk.memory.export(how)?;
-        Ok((fd, how, chunk.offset_of(range.start())))
-    }
-
     /// A new timeline semaphore for its user's work, at 0.
     ///
     /// When its user lets go of it, it stays for as long as a point of it is not reached, or copies
@@ -494,6 +465,10 @@ impl VulkanDevice {
     #[must_use]
     pub fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.core.clock)
+    }
+
+    pub(super) fn core(&self) -> &Core {
+        &self.core
     }
 
     pub(super) fn raw(&self) -> &Arc<Raw> {

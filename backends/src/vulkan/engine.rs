@@ -148,6 +148,14 @@ impl Engine {
         self.state.lock().last.clone()
     }
 
+    /// The last point that was reached, if there was one.
+    pub(super) fn seen(&self) -> Option<(vk::Semaphore, u64)> {
+        let reached = self.timeline.reached();
+        (1..u64::MAX)
+            .contains(&reached)
+            .then(|| (self.semaphore.handle(), reached))
+    }
+
     pub(super) fn counts(&self) -> EngineCounts {
         self.state.lock().counts
     }

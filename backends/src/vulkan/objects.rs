@@ -482,6 +482,10 @@ impl Core {
         self.sweep_lines();
         self.trash.reap_some(bos.len());
         let mut waits = Waits::default();
+        // What copies wrote is seen by who waits for them, however long ago they ended.
+        if let Some((semaphore, value)) = self.engine.seen() {
+            waits.add(semaphore, value, Arc::clone(&self.engine) as _);
+        }
         let mut fresh = Vec::new();
         let mut objects = Vec::with_capacity(bos.len());
         for (n, bo) in bos.iter().enumerate() {

@@ -38,12 +38,20 @@ struct Families {
 }
 
 impl VulkanDevice {
-    /// Opens the best device of this machine, with everything that the manager can use switched on.
+    /// Opens the best device of this machine as [`VulkanConfig::default`] has it.
+    ///
+    /// # Errors
+    /// Those of [`VulkanDevice::open`].
+    pub fn open_default() -> Result<Self, VulkanError> {
+        Self::open(&VulkanConfig::default())
+    }
+
+    /// Opens a device of this machine, with everything that the manager can use switched on.
     ///
     /// # Errors
     /// [`VulkanError::NoLoader`], [`VulkanError::NoDevice`], [`VulkanError::Unsuitable`] if the device
     /// that was named lacks something, and those of opening it.
-    pub fn open_default(config: &VulkanConfig) -> Result<Self, VulkanError> {
+    pub fn open(config: &VulkanConfig) -> Result<Self, VulkanError> {
         let instance = Instance::open(&config.name)?;
         let mut devices = instance.devices();
         if let Some(part) = &config.device {
@@ -63,7 +71,7 @@ impl VulkanDevice {
             .into_iter()
             .filter(|name| has.iter().any(|h| h.as_c_str() == *name))
             .collect();
-        let device = open(&instance, physical, &facts, &families, &extensions)?;
+        let device = make(&instance, physical, &facts, &families, &extensions)?;
         // SAFETY: the device was just opened with a queue of each of these.
         let queue = |family: u32, index: u32| unsafe { device.get_device_queue(family, index) };
         let general = SharedQueue::new(queue(families.general, 0), families.general);
@@ -101,6 +109,25 @@ impl VulkanDevice {
         Self::on(Arc::new(raw), &queues, config)
     }
 
+    /// Takes a device on that is its user's, as [`VulkanConfig::default`] has it.
+    ///
+    /// # Errors
+    /// Those of [`VulkanDevice::from_parts_with`].
+    ///
+    /// # Safety
+    /// That of [`VulkanDevice::from_parts_with`].
+    pub unsafe fn from_parts(
+        entry: &ash::Entry,
+        instance: &ash::Instance,
+        physical: vk::PhysicalDevice,
+        device: ash::Device,
+        queues: &DeviceQueues,
+    ) -> Result<Self, VulkanError> {
+        let config = VulkanConfig::default();
+        // SAFETY: as the caller promises.
+        unsafe { Self::from_parts_with(entry, instance, physical, device, queues, &config) }
+    }
+
     /// Takes a device on that is its user's.
     ///
     /// # Errors
@@ -117,7 +144,7 @@ impl VulkanDevice {
     ///   extension.
     /// - The user waits for his work on objects of the manager before they are gone, and gives the
     ///   manager the fences of all of it.
-    pub unsafe fn from_parts(
+    pub unsafe fn from_parts_with(
         entry: &ash::Entry,
         instance: &ash::Instance,
         physical: vk::PhysicalDevice,
@@ -222,7 +249,7 @@ fn families(instance: &ash::Instance, physical: vk::PhysicalDevice) -> Families 
     }
 }
 
-fn open(
+fn make(
     instance: &Instance,
     physical: vk::PhysicalDevice,
     facts: &Facts,

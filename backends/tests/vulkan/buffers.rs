@@ -66,7 +66,7 @@ fn a_stable_buffer_is_the_same_through_every_move() {
             return;
         };
         if !stage.vulkan.keeps_handles() {
-            return super::stage::skip(&"the device has no buffers that stay");
+            return super::stage::lacks(&"the device has no buffers that stay");
         }
         let gpu = Gpu::new(&stage);
         let bo = make(&stage, &addressed(&stage, 3 * MIB));
@@ -316,7 +316,7 @@ fn a_stable_buffer_may_lie_in_many_chunks() {
         return;
     };
     if !stage.vulkan.keeps_handles() {
-        return super::stage::skip(&"the device has no buffers that stay");
+        return super::stage::lacks(&"the device has no buffers that stay");
     }
     let gpu = Gpu::new(&stage);
     // Every second half of a chunk is taken.
@@ -413,5 +413,65 @@ fn what_makes_no_sense_is_refused() {
     let answer = gpu.fill(&bo, Some(&vram()), 1).map(drop);
     assert!(matches!(answer, Err(Error::Unsupported(_))), "{answer:?}");
     drop((gpu, bo));
+    stage.assert_empty();
+}
+
+/// What goes out as a descriptor comes in again as the same memory.
+#[test]
+fn memory_goes_out_and_comes_in() {
+    let Some(stage) = Setup::with_vram(16 * MIB)
+        .config(|c| c.stable(false))
+        .stage()
+    else {
+        return;
+    };
+    if stage.vulkan.trials().file.is_none() {
+        return super::stage::lacks(&"memory of the device goes out as no file");
+    }
+    let gpu = Gpu::new(&stage);
+    let (from, to) = (make(&stage, &info(MIB)), make(&stage, &info(MIB)));
+    stage.write(&from, &words(4, 1, MIB)).unwrap();
+    let export = |bo: &Bo<VulkanDriver>| {
+        let mut exported = None;
+        let locked = stage.device.exec(OpContext::new(), |t| {
+            exported = Some(stage.vulkan.export(&t.lock(bo)?)?);
+            Ok(())
+        });
+        if let Err(error) = locked {
+            assert!(matches!(error, Error::Unsupported(_)), "{error}");
+        }
+        exported
+    };
+    assert!(export(&from).is_none(), "system pages do not go out");
+    stage.validate(&from, &vram()).unwrap();
+    let exported = export(&from).expect("device memory does");
+    assert_eq!(exported.bytes, MIB);
+    // SAFETY: it is of this device, as it says.
+    let foreign = unsafe {
+        let usage = vk::BufferUsageFlags::TRANSFER_SRC;
+        stage.vulkan.import(exported, usage).unwrap()
+    };
+    let region = [vk::BufferCopy::default().size(MIB)];
+    let done = gpu
+        .work(
+            &[(&from, Usage::Read), (&to, Usage::Write)],
+            Some(&vram()),
+            |device, commands, bound| {
+                // SAFETY: the commands are being recorded; both buffers live until the work is done, and
+                // have so many bytes.
+                unsafe {
+                    device.cmd_copy_buffer(
+                        commands,
+                        foreign.handle(),
+                        super::gpu::buffer(&bound[1]),
+                        &region,
+                    );
+                }
+            },
+        )
+        .unwrap();
+    done.wait();
+    assert_words(&seen(&stage, &gpu, &to), 4, 1);
+    drop((done, foreign, gpu, from, to));
     stage.assert_empty();
 }

@@ -53,6 +53,10 @@ fn lose_by(call: Call, nth: u64) {
     let Some(s) = Shimmed::new(&setup) else {
         return;
     };
+    if call == Call::BindSparse && !s.vulkan.keeps_handles() {
+        super::stage::lacks(&"the device binds no sparse buffers");
+        return s.end();
+    }
     let _dog = Watchdog::new(&format!("a loss by {call:?}, {nth}"));
     let system = made(&s, 1);
     let swapped = made(&s, 2);

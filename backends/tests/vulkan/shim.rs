@@ -102,7 +102,7 @@ impl Opened {
         // SAFETY: all of it lives until `self` drops, which `Shimmed` does last; features and
         // extensions are on as the queues say.
         unsafe {
-            VulkanDevice::from_parts(
+            VulkanDevice::from_parts_with(
                 self.instance.entry(),
                 &self.shimmed,
                 self.physical,

@@ -26,6 +26,11 @@ pub(crate) fn skip(why: &dyn std::fmt::Display) {
     eprintln!("skipped: {why}");
 }
 
+/// Says what the device that is here lacks for a test. That is no failure: others have it.
+pub(crate) fn lacks(what: &dyn std::fmt::Display) {
+    eprintln!("skipped: {what}");
+}
+
 /// One test at a time has the device: figures of memory are the process's.
 pub(crate) fn turn() -> MutexGuard<'static, ()> {
     static TURN: OnceLock<Mutex<()>> = OnceLock::new();
@@ -86,7 +91,7 @@ impl Setup {
 
     pub(crate) fn stage(self) -> Option<Stage> {
         let turn = turn();
-        match VulkanDevice::open_default(&self.config) {
+        match VulkanDevice::open(&self.config) {
             Ok(vulkan) => Some(self.on(vulkan, turn)),
             Err(error) => {
                 skip(&error);

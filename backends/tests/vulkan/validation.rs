@@ -62,7 +62,7 @@ fn complaints(said: &str) -> Vec<&str> {
 fn the_layer_sees_a_wrong_call() {
     if std::env::var(CHILD).is_ok_and(|child| child == "wrong") {
         let _turn = turn();
-        let vulkan = VulkanDevice::open_default(&VulkanConfig::new("ttm tests")).unwrap();
+        let vulkan = VulkanDevice::open(&VulkanConfig::new("ttm tests")).unwrap();
         let info = vk::BufferCreateInfo::default()
             .size(0)
             .usage(vk::BufferUsageFlags::TRANSFER_SRC);

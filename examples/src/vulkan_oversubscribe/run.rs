@@ -106,7 +106,7 @@ impl Rig {
         if let Some(name) = &args.device {
             config = config.device(name);
         }
-        let vulkan = VulkanDevice::open_default(&config)?;
+        let vulkan = VulkanDevice::open(&config)?;
         let system = 2 * job.data() + (64 << 20);
         let swap = FileBackup::new(std::env::temp_dir(), system / 4096).context("the swap file")?;
         let mut builder = vulkan

@@ -1,6 +1,7 @@
 //! Chains of copies, which the manager has none of: a driver's own.
 
 use placement::{CacheMode, PageRange, Request, Space};
+use ttm::driver::Side;
 use ttm::driver::{CopyEngine, CopyJob};
 use ttm::fence::{FenceError, Status, Timeline};
 use ttm::pages::Mapped;
@@ -57,7 +58,7 @@ fn a_copy_that_goes_on_from_a_failed_one_fails_in_its_turn_and_touches_nothing()
     let config = VulkanConfig::new("ttm tests")
         .limit(MemType::VRAM, 16 << 20)
         .copies(Copies::Queue);
-    let vulkan = match VulkanDevice::open_default(&config) {
+    let vulkan = match VulkanDevice::open(&config) {
         Ok(vulkan) => vulkan,
         Err(error) => {
             let required = std::env::var_os("TTM_REQUIRE_VULKAN").is_some();

@@ -1,7 +1,7 @@
 //! Device memory: one allocation.
 
 use core::ptr::NonNull;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use ash::vk;
 use ttm::pages::Mapped;
@@ -98,6 +98,44 @@ impl Memory {
         }
         let mut memory = Self::made(raw, &info, Some(from))?;
         memory.imported = true;
+        Ok(memory)
+    }
+
+    /// Makes memory of somebody else's this device's too.
+    ///
+    /// # Errors
+    /// Those of `vkAllocateMemory`; the descriptor is closed then.
+    ///
+    /// # Safety
+    /// The descriptor is of such an allocation of such a device as the driver can share.
+    pub(in super::super) unsafe fn import_fd(
+        raw: &Arc<Raw>,
+        fd: OwnedFd,
+        how: vk::ExternalMemoryHandleTypeFlags,
+        type_index: u32,
+        bytes: u64,
+    ) -> Result<Self, VulkanError> {
+        if raw.extensions.memory_fd.is_none() {
+            return Err(VulkanError::Unsuitable {
+                device: raw.facts.name.clone(),
+                lacks: "VK_KHR_external_memory_fd".into(),
+            });
+        }
+        let mut import = vk::ImportMemoryFdInfoKHR::default()
+            .handle_type(how)
+            .fd(fd.as_raw_fd());
+        let mut flags =
+            vk::MemoryAllocateFlagsInfo::default().flags(vk::MemoryAllocateFlags::DEVICE_ADDRESS);
+        let mut info = vk::MemoryAllocateInfo::default()
+            .allocation_size(bytes)
+            .memory_type_index(type_index)
+            .push_next(&mut import);
+        if raw.facts.can.buffer_address {
+            info = info.push_next(&mut flags);
+        }
+        let memory = Self::made(raw, &info, None)?;
+        // The driver has it now.
+        let _ = fd.into_raw_fd();
         Ok(memory)
     }
 
