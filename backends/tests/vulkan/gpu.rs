@@ -277,13 +277,22 @@ impl Drop for Gpu<'_> {
     }
 }
 
-/// Brings a timeline's semaphore to a value, as its work would.
+/// Brings a timeline's semaphore to a value, as its work would: by work that does nothing.
 pub(crate) fn reach(stage: &Stage, timeline: &UserTimeline, value: u64) {
-    let info = vk::SemaphoreSignalInfo::default()
-        .semaphore(timeline.semaphore())
-        .value(value);
-    // SAFETY: a timeline of the device, which the caller brings forward only.
-    unsafe { stage.vulkan.ash().signal_semaphore(&info) }.expect("a signal");
+    let (signals, values) = ([timeline.semaphore()], [value]);
+    let mut points = vk::TimelineSemaphoreSubmitInfo::default().signal_semaphore_values(&values);
+    let info = [vk::SubmitInfo::default()
+        .signal_semaphores(&signals)
+        .push_next(&mut points)];
+    let queue = stage.vulkan.general_queue().hold();
+    // SAFETY: the queue is held, the semaphore lives, and its values only grow.
+    let submitted = unsafe {
+        stage
+            .vulkan
+            .ash()
+            .queue_submit(queue.handle(), &info, vk::Fence::null())
+    };
+    submitted.unwrap();
 }
 
 /// Everything before is done, and seen by everybody, before anything after.
