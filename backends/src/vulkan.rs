@@ -17,6 +17,7 @@
 //! 3. Submit, waiting for that, and signal a point of a [`UserTimeline`].
 //! 4. Add the point's fence to the objects, and let go of them.
 
+mod bind;
 mod budget;
 mod config;
 mod core;
@@ -44,6 +45,7 @@ mod trash;
 mod trials;
 mod watch;
 
+pub use bind::Binding;
 pub use config::VulkanConfig;
 pub use costs::{Copies, Cost, Costs};
 pub use device::{DeviceQueues, MemoryParts, UserTimeline, VulkanDevice};
@@ -54,7 +56,7 @@ pub use facts::{Can, Facts, Heap, Limits, Type};
 pub use foreign::{Exported, ForeignBuffer};
 pub use instance::Instance;
 pub use layout::{BAR, Chunked, GART, Layout, MadeOf, Memory};
-pub use objects::{Binding, Bound, BufferInfo, Described, ImageInfo, VulkanObject};
+pub use objects::{Bound, BufferInfo, Described, ImageInfo, VulkanObject};
 pub use raw::{HeldQueue, SharedQueue};
 pub use region::ChunkUsage;
 pub use trials::Trials;

@@ -9,13 +9,13 @@ use ttm::driver::{CopyEngine, CopyJob};
 use ttm::fence::Fence;
 use ttm::sync::{Arc, Mutex};
 
+use super::bind::Binder;
 use super::budget::Budgets;
 use super::costs::Costs;
 use super::engine::Engine;
 use super::known::Known;
 use super::layout::Layout;
 use super::line::Line;
-use super::objects::Binder;
 use super::raw::{FamilyNumbers, Raw, SharedQueue};
 use super::step::Sides;
 use super::trash::Trash;

@@ -19,6 +19,7 @@ use ttm::sync::{Arc, Mutex, Weak};
 
 use crate::host::wall_clock;
 
+use super::bind::{Binder, Binding};
 use super::budget::Budgets;
 use super::config::VulkanConfig;
 use super::core::{Core, KeptEngine};
@@ -31,7 +32,7 @@ use super::import::HostImport;
 use super::known::Known;
 use super::layout::{Chunked, Layout, MadeOf};
 use super::line::Line;
-use super::objects::{Binder, Binding, BufferInfo, Described, ImageInfo, VulkanObject};
+use super::objects::{BufferInfo, Described, ImageInfo, VulkanObject};
 use super::raw::{Raw, Semaphore, SharedQueue};
 use super::region::{ChunkKind, ChunkRegion, ChunkSpace, ChunkUsage, pages_of};
 use super::step::{Part, Sides};

@@ -9,9 +9,9 @@
 //! Jobs go to the queue at once while few submissions are in flight; while many are, they gather, and
 //! the next submission takes all. A job whose device-side dependencies are other queues' begins a
 //! submission of its own, so that nothing waits for them that need not. Jobs that others are about to
-//! wait for on a queue go at once as well: it may be the same queue, on which nothing overtakes. Fences
-//! of this device are
-//! waited for by the queue; others by the CPU, before the job is submitted.
+//! wait for on a queue go at once as well: it may be the same queue, on which nothing overtakes.
+//!
+//! Fences of this device are waited for by the queue; others by the CPU, before the job is submitted.
 
 use std::collections::VecDeque;
 
