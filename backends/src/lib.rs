@@ -22,8 +22,9 @@
 //! [`ttm::pages::Mapped`]), `host/pages/nodes.rs` (memory policies), `host/space/mapping.rs`
 //! (windows), `host/space/uffd.rs` (userfaultfd), `host/space/signal.rs` (a signal handler),
 //! `host/positional.rs` (file I/O from and to raw memory), `host/backup/io/uring.rs` (the same, handed
-//! to the kernel), `sim/words.rs` (volatile words), and `vulkan/instance.rs` and `vulkan/query.rs`
-//! (calls of the Vulkan loader and of drivers).
+//! to the kernel), `sim/words.rs` (volatile words), `vulkan/instance.rs`, `vulkan/query.rs` and
+//! `vulkan/open.rs` (calls of the Vulkan loader), `vulkan/raw.rs` and what is under it (calls of a
+//! device), and `vulkan/foreign.rs` (descriptors of others).
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 

@@ -1,12 +1,11 @@
 //! A Vulkan device as its users have it.
 
 use core::fmt;
-use std::os::fd::OwnedFd;
 
 use ash::vk;
 use placement::{Chunks, MemType, Space};
 use ttm::bo::{Bo, Locked, Reserved};
-use ttm::clock::{Clock, Progress, Service, WaitCell};
+use ttm::clock::{Clock, Service};
 use ttm::device::{Device, DeviceBuilder};
 use ttm::dma::Mapper;
 use ttm::driver::{CopyEngine, Driver};
@@ -14,8 +13,7 @@ use ttm::error::{Error, Result};
 use ttm::fence::{Fence, Usage};
 use ttm::pages::PageSource;
 use ttm::resource::Region;
-use ttm::sync::atomic::{AtomicU64, Ordering};
-use ttm::sync::{Arc, Mutex, Weak};
+use ttm::sync::{Arc, Mutex};
 
 use crate::host::wall_clock;
 
@@ -36,6 +34,7 @@ use super::objects::{BufferInfo, Described, ImageInfo, VulkanObject};
 use super::raw::{Raw, Semaphore, SharedQueue};
 use super::region::{ChunkKind, ChunkRegion, ChunkSpace, ChunkUsage, pages_of};
 use super::step::{Part, Sides};
+use super::tender::Tender;
 use super::trash::Trash;
 use super::trials::{Bench, Trials};
 use super::watch::{Standing, Watch};
@@ -46,7 +45,7 @@ use super::watch::{Standing, Watch};
 /// waits for his own work on it before the last of them goes.
 #[derive(Clone)]
 pub struct VulkanDevice {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
 }
 
 /// A memory of chunks as a manager takes it: its name, its space, and what is behind that.
@@ -67,14 +66,6 @@ pub struct DeviceQueues {
     pub sparse_binding: bool,
     /// Whether `bufferDeviceAddress` is on.
     pub buffer_address: bool,
-}
-
-/// A timeline semaphore by which a user says how far his work is.
-#[derive(Clone)]
-pub struct UserTimeline {
-    core: Arc<Core>,
-    line: Arc<Line>,
-    last: Arc<Mutex<u64>>,
 }
 
 impl VulkanDevice {
@@ -295,31 +286,6 @@ impl VulkanDevice {
         Ok(parts.iter().map(piece).collect())
     }
 
-    /// A new timeline semaphore for its user's work, at 0.
-    ///
-    /// When its user lets go of it, it stays for as long as a point of it is not reached, or copies
-    /// and binds that were told to wait for one are not done. Others' work that
-    /// [`VulkanDevice::bind`] told to wait for it is theirs to end before that.
-    ///
-    /// # Errors
-    /// Those of `vkCreateSemaphore`.
-    pub fn timeline(&self) -> Result<UserTimeline> {
-        let exported = self.core.raw.exports_semaphores();
-        let semaphore = Semaphore::create(&self.core.raw, exported)?;
-        Ok(self.user_timeline(semaphore, 0))
-    }
-
-    pub(super) fn user_timeline(&self, semaphore: Semaphore, value: u64) -> UserTimeline {
-        let core = &self.core;
-        let line = Line::new(&core.raw, &core.watch, semaphore, &core.clock);
-        core.lines.lock().push(Arc::clone(&line));
-        UserTimeline {
-            core: Arc::clone(core),
-            line,
-            last: Arc::new(Mutex::new(value)),
-        }
-    }
-
     /// The semaphore and its value that work on this device waits for instead of a fence; nothing if
     /// it has signalled, is not of this device, or is of a move that such a fence holds up. Takes its
     /// turn at the queue that copies: do not hold it meanwhile.
@@ -334,11 +300,7 @@ impl VulkanDevice {
     /// Background work: budgets, chunks that are empty for long, buffers that nobody uses.
     #[must_use]
     pub fn services(&self) -> Vec<Arc<dyn Service>> {
-        vec![Arc::new(Tender {
-            core: Arc::downgrade(&self.core),
-            bell: WaitCell::new(),
-            asked: AtomicU64::new(0),
-        })]
+        vec![Arc::new(Tender::new(&self.core))]
     }
 
     /// Has the manager's device learn of it when this one is lost: once. The manager's is not kept
@@ -483,70 +445,6 @@ impl fmt::Debug for VulkanDevice {
     }
 }
 
-impl UserTimeline {
-    /// The next point: work that is being submitted signals the semaphore to the value. Once that is
-    /// submitted, the fence goes to the objects that it uses: not before, for copies wait for it, and
-    /// what they wait for cannot come after them on one queue. Submit in the order of the values.
-    pub fn next(&self) -> (Fence, u64) {
-        let mut last = self.last.lock();
-        *last += 1;
-        let fence = self.line.fence_at(*last);
-        (fence.expect("the last point and one more"), *last)
-    }
-
-    /// A fence for a value of one's own choice, more than all before.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] if it is not.
-    pub fn fence_at(&self, value: u64) -> Result<Fence> {
-        let mut last = self.last.lock();
-        let fence = (value > *last).then(|| self.line.fence_at(value)).flatten();
-        let fence = fence.ok_or(Error::Invalid("values of a timeline only grow"))?;
-        *last = value;
-        Ok(fence)
-    }
-
-    /// A point's work was not submitted after all: its fence fails, once the points before it are
-    /// reached, and the semaphore is brought to its value. If a later point was given out by then,
-    /// that one's work brings it there.
-    pub fn cancel(&self, fence: &Fence) {
-        self.line.cancel(fence);
-    }
-
-    /// The semaphore.
-    #[must_use]
-    pub fn semaphore(&self) -> vk::Semaphore {
-        self.line.semaphore().handle()
-    }
-
-    /// A descriptor of the semaphore, for another process or API.
-    ///
-    /// # Errors
-    /// [`Error::Backend`] if semaphores of this device do not go out.
-    pub fn export(&self) -> Result<OwnedFd> {
-        Ok(self.line.semaphore().export()?)
-    }
-}
-
-impl Drop for UserTimeline {
-    fn drop(&mut self) {
-        if Arc::strong_count(&self.last) == 1 {
-            self.core.forget_line(&self.line);
-        }
-    }
-}
-
-impl fmt::Debug for UserTimeline {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "UserTimeline({:?} at {})",
-            self.semaphore(),
-            *self.last.lock()
-        )
-    }
-}
-
 /// The best memory that the CPU reaches.
 fn visible_memory(layout: &Layout) -> Option<Chunked> {
     let chunked = layout.memories.iter().filter_map(|memory| memory.chunked());
@@ -593,47 +491,6 @@ fn regions(
         regions[memory.mem_type.index()] = Some(region);
     }
     regions
-}
-
-/// How often budgets are asked for, in nanoseconds.
-const ASK_EVERY: u64 = 250_000_000;
-
-/// The service.
-struct Tender {
-    core: Weak<Core>,
-    bell: Arc<WaitCell>,
-    asked: AtomicU64,
-}
-
-impl Service for Tender {
-    fn name(&self) -> &'static str {
-        "vulkan memory"
-    }
-
-    fn step(&self) -> Progress {
-        let Some(core) = self.core.upgrade() else {
-            return Progress::Idle;
-        };
-        let mut did = core.sweep_lines();
-        did |= core.trash.reap();
-        let now = core.clock.now();
-        // Relaxed: only this service's thread has it.
-        if now.nanos() >= self.asked.load(Ordering::Relaxed) + ASK_EVERY {
-            self.asked.store(now.nanos(), Ordering::Relaxed);
-            core.budgets.ask();
-            for (_, region) in core.sides.regions() {
-                did |= region.tend(now, core.idle);
-            }
-        }
-        match did {
-            true => Progress::Did,
-            false => Progress::Idle,
-        }
-    }
-
-    fn bell(&self) -> &Arc<WaitCell> {
-        &self.bell
-    }
 }
 
 #[cfg(test)]

@@ -10,11 +10,12 @@ use ash::vk;
 use ttm::sync::Arc;
 
 use super::config::VulkanConfig;
-use super::device::{DeviceQueues, UserTimeline, VulkanDevice};
+use super::device::{DeviceQueues, VulkanDevice};
 use super::error::VulkanError;
 use super::facts::{Can, Facts};
 use super::instance::Instance;
 use super::raw::{Extensions, Raw, Semaphore, SharedQueue, pointers};
+use super::user_timeline::UserTimeline;
 
 /// Extensions that are used where they are there.
 const WANTED: [&CStr; 8] = [
