@@ -17,35 +17,42 @@
 //! 3. Submit, waiting for that, and signal a point of a [`UserTimeline`].
 //! 4. Add the point's fence to the objects, and let go of them.
 
-mod bind;
-mod budget;
-mod config;
-mod core;
-mod costs;
-mod device;
-mod driver;
-mod engine;
+// What went wrong, and the calls that did.
 mod error;
+mod raw;
+// What a device is, says of itself, and is found to do.
 mod facts;
 pub mod fixtures;
-mod foreign;
-mod images;
-mod import;
 mod instance;
-mod known;
 mod layout;
-mod line;
-mod objects;
-mod open;
 mod query;
-mod raw;
-mod region;
-mod step;
-mod tender;
-mod trash;
 mod trials;
-mod user_timeline;
+mod costs;
+// Time.
 mod watch;
+mod line;
+mod user_timeline;
+mod trash;
+// Memory.
+mod budget;
+mod region;
+mod import;
+// Motion.
+mod images;
+mod step;
+mod engine;
+// Use.
+mod known;
+mod objects;
+mod bind;
+mod driver;
+mod foreign;
+// The whole.
+mod config;
+mod core;
+mod tender;
+mod device;
+mod open;
 
 pub use bind::Binding;
 pub use config::VulkanConfig;

@@ -4,7 +4,7 @@
 //! - [`args`]: what was asked for.
 //! - [`demo`]: clients whose objects don't all fit, every word checked.
 //! - [`replay`]: a recorded trace of touches, against the manager and against the optimum.
-//! - [`report`]: Perfetto traces, plots; tables and JSON are in [`cli`].
+//! - [`cli::report`]: Perfetto traces, plots; tables and JSON are in [`cli`].
 //! - [`exit`]: failures and exit statuses.
 
 #![deny(unsafe_code)]

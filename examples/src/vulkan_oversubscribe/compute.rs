@@ -144,7 +144,7 @@ impl Compute {
             .record(n, binding, words)
             .and_then(|()| self.queue(n, binding, value));
         if let Err(error) = submitted {
-            self.timeline.cancel(&fence, value);
+            self.timeline.cancel(&fence);
             return Err(error.into());
         }
         self.slots[n].last = Some(fence.clone());
