@@ -250,3 +250,29 @@ fn no_loader_or_no_device_is_refused_with_what_to_do() {
         .unwrap();
     refused(&output, ": install ");
 }
+
+/// With `--try` the device is opened, and what it keeps of what it says is found out.
+#[test]
+fn what_a_driver_says_is_tried() {
+    let mut command = match with_driver("lvp") {
+        Ok(command) => command,
+        Err(missing) => return skip(&format!("trials: {missing}"), Had::Everywhere),
+    };
+    let found = devices(command.arg("--try"));
+    let tried = &found[0]["tried"];
+    assert!(tried["lacks"].is_null(), "{tried}");
+    assert_eq!(tried["imported_pages"], true, "{tried}");
+    let copies = tried["copies"].as_array().unwrap();
+    assert_eq!(copies.len(), 4, "{tried}");
+    for copy in copies {
+        assert!(copy["queue_ns"].as_u64().unwrap() > 0, "{copy}");
+        let who = &copy["into_device"];
+        assert!(who == "cpu" || who == "queue", "{copy}");
+    }
+    let output = vulkan_info().args(["--try", "--fixture", "hk-m1"]).output();
+    assert_eq!(
+        output.unwrap().status.code(),
+        Some(2),
+        "nobody is there to try"
+    );
+}

@@ -14,6 +14,7 @@ use super::raw::{
     SharedQueue, Submission,
 };
 use super::trials::Quiet;
+use super::trials::{mapping_of, page_file};
 
 /// The sizes that are measured, in bytes. What is larger than the last is like that.
 const SIZES: [u64; 4] = [4 << 10, 64 << 10, 1 << 20, 8 << 20];
@@ -40,6 +41,8 @@ pub struct Cost {
     pub bytes: u64,
     /// A copy by the queue, from the call to the signal.
     pub queue_ns: u64,
+    /// Making system pages the device's for it, and no more; 0 where they are not imported.
+    pub import_ns: u64,
     /// A copy by the CPU into the device's memory.
     pub cpu_in_ns: u64,
     /// A copy by the CPU out of it.
@@ -84,7 +87,7 @@ impl Costs {
                     };
                     // The caller waits for the CPU's copy, and not for the queue's: a tenth less
                     // is not enough to make him.
-                    cpu + cpu / 10 < cost.queue_ns
+                    cpu + cpu / 10 < cost.queue_ns + cost.import_ns
                 })
             }
         }
@@ -95,6 +98,7 @@ impl Costs {
         raw: &Arc<Raw>,
         queue: &Arc<SharedQueue>,
         visible: Chunked,
+        imports: bool,
     ) -> Result<Self, VulkanError> {
         let largest = SIZES[SIZES.len() - 1];
         let (from, from_buffer) = memory(raw, visible, largest)?;
@@ -115,6 +119,7 @@ impl Costs {
             let mut cost = Cost {
                 bytes,
                 queue_ns: u64::MAX,
+                import_ns: if imports { u64::MAX } else { 0 },
                 cpu_in_ns: u64::MAX,
                 cpu_out_ns: u64::MAX,
             };
@@ -138,6 +143,9 @@ impl Costs {
                     return Ok(Self::default());
                 }
                 cost.queue_ns = cost.queue_ns.min(since(begun));
+                if imports {
+                    cost.import_ns = cost.import_ns.min(import(raw, bytes)?);
+                }
                 cost.cpu_in_ns = cost.cpu_in_ns.min(timed(|| write(&to, &host, bytes)));
                 cost.cpu_out_ns = cost.cpu_out_ns.min(timed(|| read(&to, &mut host, bytes)));
             }
@@ -148,6 +156,19 @@ impl Costs {
             measured,
         })
     }
+}
+
+/// How long it takes to map pages that lie in a file, to import them, and to let go of them.
+fn import(raw: &Arc<Raw>, bytes: u64) -> Result<u64, VulkanError> {
+    let unsuitable = |error: std::io::Error| VulkanError::Unsuitable {
+        device: raw.facts.name.clone(),
+        lacks: error.to_string(),
+    };
+    let file = page_file(bytes).map_err(unsuitable)?;
+    let begun = Instant::now();
+    let pages = mapping_of(&file, bytes).map_err(unsuitable)?;
+    drop(Memory::import(raw, pages)?);
+    Ok(since(begun))
 }
 
 fn write(to: &Mapped, host: &[u8], bytes: u64) {
@@ -205,6 +226,7 @@ mod tests {
         Cost {
             bytes,
             queue_ns,
+            import_ns: 0,
             cpu_in_ns,
             cpu_out_ns,
         }
@@ -223,6 +245,13 @@ mod tests {
             !Costs::default().cpu_copies(1, true),
             "nothing was measured"
         );
+        let mut imported = cost(100, 50, 60, 60);
+        imported.import_ns = 30;
+        let imported = Costs {
+            copies: Copies::Measured,
+            measured: vec![imported],
+        };
+        assert!(imported.cpu_copies(100, true), "the import counts");
         assert!(Costs::fixed(Copies::Cpu).cpu_copies(1, false));
         assert!(!Costs::fixed(Copies::Queue).cpu_copies(1, true));
     }

@@ -102,9 +102,12 @@ impl VulkanDevice {
             layout = Layout::of(&facts).map_err(unsuitable)?;
         }
         let costs = match (config.copies, visible) {
-            (super::costs::Copies::Measured, Some(visible)) => {
-                Costs::measure(&raw, &queues.transfer, visible)?
-            }
+            (super::costs::Copies::Measured, Some(visible)) => Costs::measure(
+                &raw,
+                &queues.transfer,
+                visible,
+                trials.import && config.import,
+            )?,
             (copies, _) => Costs::fixed(copies),
         };
         let mut families = vec![queues.general.family(), queues.transfer.family()];

@@ -106,7 +106,8 @@ impl Bench<'_> {
     }
 
     fn imported(&self) -> Result<Arc<Memory>, VulkanError> {
-        let mapped = shared_pages().map_err(|error| VulkanError::Unsuitable {
+        let mapped = page_file(BYTES).and_then(|file| mapping_of(&file, BYTES));
+        let mapped = mapped.map_err(|error| VulkanError::Unsuitable {
             device: self.raw.facts.name.clone(),
             lacks: error.to_string(),
         })?;
@@ -298,12 +299,17 @@ fn whole(memory: &Arc<Memory>) -> Option<Mapped> {
     memory.host_view()
 }
 
-/// A few pages of a memory file, as the manager's frames are.
-fn shared_pages() -> std::io::Result<Mapped> {
+/// A memory file of some pages, as the manager's frames are.
+pub(super) fn page_file(bytes: u64) -> std::io::Result<File> {
     let file = memfd("vulkan trial")?;
-    rustix::fs::ftruncate(&file, BYTES)?;
-    let pages = placement::PageCount::new(BYTES / PAGE_SIZE).expect("few");
+    rustix::fs::ftruncate(&file, bytes)?;
+    let pages = placement::PageCount::new(bytes / PAGE_SIZE).expect("few");
     reserve(&file, placement::PageRange::at(0, pages).expect("few"))?;
-    let bytes = usize::try_from(BYTES).expect("few");
-    Ok(FileMap::populated(&file, 0, bytes, &Arc::default())?.into_mapped())
+    Ok(file)
+}
+
+/// A mapping of all of it.
+pub(super) fn mapping_of(file: &File, bytes: u64) -> std::io::Result<Mapped> {
+    let bytes = usize::try_from(bytes).expect("few");
+    Ok(FileMap::populated(file, 0, bytes, &Arc::default())?.into_mapped())
 }

@@ -1,10 +1,12 @@
 //! `vulkan_info`: which memories the manager would have on each Vulkan device of a machine, and why.
 //!
 //! For every device it prints the memories, what each is made of, and what was left out. It asks
-//! devices and allocates nothing. Layouts of devices that are not here can be looked at too: those
+//! devices and allocates nothing, but with `--try`. Layouts of devices that are not here can be looked at too: those
 //! of real drivers, captured.
 //!
 //! `cargo run --release --features vulkan --bin vulkan_info`
+
+mod tried;
 
 use std::process::ExitCode;
 
@@ -16,6 +18,8 @@ use cli::size::ByteSize;
 use cli::table::{Cell, Table};
 use serde::Serialize;
 
+use tried::Tried;
+
 /// Which memories the manager would have on each Vulkan device, and why.
 ///
 /// Exit status: 0 done; 2 refused: no Vulkan loader, no device, no such fixture.
@@ -25,6 +29,10 @@ struct Args {
     /// Look at a captured device instead of those of this machine; `list` lists them
     #[arg(long, value_name = "NAME")]
     fixture: Option<String>,
+
+    /// Open each device and try what it says; takes some memory for a moment
+    #[arg(long = "try", conflicts_with = "fixture")]
+    tries: bool,
 
     /// Print all heaps, types and limits too
     #[arg(long)]
@@ -51,6 +59,8 @@ struct DeviceRow {
     types: Vec<TypeRow>,
     limits: LimitsRow,
     can: Vec<&'static str>,
+    /// Only with `--try`.
+    tried: Option<Tried>,
 }
 
 #[derive(Debug, Serialize)]
@@ -113,6 +123,7 @@ impl DeviceRow {
             types: types(facts),
             limits: limits(facts),
             can: abilities(facts),
+            tried: None,
         }
     }
 }
@@ -166,7 +177,12 @@ fn info(args: &Args) -> Result<()> {
             devices.map(|(_, facts)| facts).collect()
         }
     };
-    let rows: Vec<_> = found.iter().map(DeviceRow::new).collect();
+    let mut rows: Vec<_> = found.iter().map(DeviceRow::new).collect();
+    if args.tries {
+        for (row, facts) in rows.iter_mut().zip(&found) {
+            row.tried = Some(Tried::of(facts));
+        }
+    }
     let mut text = rows.iter().map(summary).collect::<Vec<_>>().join("\n");
     if args.all_types {
         text += &rows.iter().map(details).collect::<String>();
@@ -226,6 +242,7 @@ fn summary(row: &DeviceRow) -> String {
     for note in &row.notes {
         text += &format!("note: {note}\n");
     }
+    text += &row.tried.as_ref().map(Tried::text).unwrap_or_default();
     text
 }
 
