@@ -120,25 +120,26 @@ fn one_page_for_two_objects() {
 /// there too; nobody is refused for good whose victims can leave.
 #[test]
 fn a_memory_that_does_not_grow_any_more_serves_by_eviction() {
-    let play = |most, sets: &'static [&'static [usize]]| {
-        let stage = Stage::growing(4, most, &[1; 4]);
-        let threads: Vec<_> = sets
-            .iter()
-            .map(|set| {
-                let stage = Arc::clone(&stage);
-                thread::spawn(move || {
-                    stage
-                        .validate(set)
-                        .unwrap_or_else(|e| panic!("{set:?}: {e}"))
-                })
+    explore(3_000, || play_growing(1, &[&[0], &[1], &[2]]));
+    explore(2_000, || play_growing(2, &[&[0, 1], &[2, 3]]));
+}
+
+/// One thread for each set, in a memory of four pages with only `most` behind it.
+fn play_growing(most: u64, sets: &'static [&'static [usize]]) {
+    let stage = Stage::growing(4, most, &[1; 4]);
+    let threads: Vec<_> = sets
+        .iter()
+        .map(|set| {
+            let stage = Arc::clone(&stage);
+            thread::spawn(move || {
+                let came = stage.validate(set);
+                came.unwrap_or_else(|e| panic!("{set:?}: {e}"));
             })
-            .collect();
-        threads.into_iter().for_each(|t| t.join().unwrap());
-        check(&stage.device);
-        assert!(stage.objects.iter().all(|bo| !bo.is_locked()));
-    };
-    explore(3_000, move || play(1, &[&[0], &[1], &[2]]));
-    explore(2_000, move || play(2, &[&[0, 1], &[2, 3]]));
+        })
+        .collect();
+    threads.into_iter().for_each(|t| t.join().unwrap());
+    check(&stage.device);
+    assert!(stage.objects.iter().all(|bo| !bo.is_locked()));
 }
 
 #[test]

@@ -62,7 +62,7 @@ pub(crate) struct Stage {
     pub(crate) vulkan: VulkanDevice,
     pub(crate) log: Arc<Log>,
     source: Arc<dyn PageSource>,
-    _turn: MutexGuard<'static, ()>,
+    turn: MutexGuard<'static, ()>,
 }
 
 /// What stages differ in.
@@ -120,7 +120,7 @@ impl Setup {
             vulkan,
             log,
             source,
-            _turn: turn,
+            turn,
         }
     }
 }
@@ -203,6 +203,11 @@ impl Stage {
 
     /// Everything was given back: objects, frames, imports, chunks.
     pub(crate) fn assert_empty(self) {
+        drop(self.emptied());
+    }
+
+    /// The same. Answers the turn, for whoever has more to look at before others have theirs.
+    pub(crate) fn emptied(self) -> MutexGuard<'static, ()> {
         self.check();
         let deadline = self.device.clock().now().after_nanos(10_000_000_000);
         self.threads.lock().take();
@@ -216,6 +221,8 @@ impl Stage {
                 assert_eq!((usage.chunks, usage.taken), (0, 0), "{mem_type}");
             }
         }
+        let Self { turn, .. } = self;
+        turn
     }
 }
 
