@@ -16,6 +16,43 @@
 //! 2. [`VulkanDevice::bind`]: handles, and what to wait for.
 //! 3. Submit, waiting for that, and signal a point of a [`UserTimeline`].
 //! 4. Add the point's fence to the objects, and let go of them.
+//!
+//! ```no_run
+//! use ash::vk;
+//! use backends::host::{MemfdPages, Threads};
+//! use backends::vulkan::{BufferInfo, Described, VulkanConfig, VulkanDevice};
+//! use placement::{MemType, Place, Placement};
+//! use ttm::context::OpContext;
+//! use ttm::fence::Usage;
+//! use ttm::sync::Arc;
+//!
+//! # fn submit(_: &[backends::vulkan::Bound], _: &[(vk::Semaphore, u64)], _: vk::Semaphore, _: u64) {}
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = VulkanConfig::new("engine").limit(MemType::VRAM, 2 << 30);
+//! let vulkan = VulkanDevice::open(&config)?;
+//! let device = vulkan.builder(Arc::new(MemfdPages::new()?)).build()?;
+//! vulkan.tell_of_loss(&device);
+//! let services = device.services().into_iter().chain(vulkan.services());
+//! let threads = Threads::start(device.clock(), services)?;
+//!
+//! let vertices = BufferInfo::new(64 << 10).usage(vk::BufferUsageFlags::VERTEX_BUFFER);
+//! let Described { info, object } = vulkan.buffer(&vertices)?;
+//! let bo = device.create(info, object)?;
+//! let timeline = vulkan.timeline()?;
+//!
+//! let locked = device.exec(OpContext::new(), |t| {
+//!     let reserved = t.lock(&bo)?;
+//!     reserved.validate(&Placement::of(Place::new(MemType::VRAM)))?;
+//!     reserved.reserve_fences(1)
+//! })?;
+//! let binding = vulkan.bind(&locked, &[&bo], Usage::Write)?;
+//! let (fence, value) = timeline.next();
+//! submit(&binding.objects, &binding.waits, timeline.semaphore(), value);
+//! locked.fence_all(&fence, Usage::Write);
+//! # drop((locked, threads));
+//! # Ok(())
+//! # }
+//! ```
 
 // What went wrong, and the calls that did.
 mod error;
