@@ -10,8 +10,8 @@ use ttm::sync::Arc;
 use super::error::VulkanError;
 use super::layout::Chunked;
 use super::raw::{
-    Buffer, BufferWant, CommandPool, Commands, FamilyNumbers, Memory, MemoryWant, Raw, Semaphore,
-    SharedQueue, Submission,
+    Buffer, BufferWant, CommandPool, Commands, Memory, MemoryWant, Raw, Semaphore, SharedQueue,
+    Submission,
 };
 use super::trials::Quiet;
 use super::trials::{mapping_of, page_file};
@@ -160,10 +160,7 @@ impl Costs {
 
 /// How long it takes to map pages that lie in a file, to import them, and to let go of them.
 fn import(raw: &Arc<Raw>, bytes: u64) -> Result<u64, VulkanError> {
-    let unsuitable = |error: std::io::Error| VulkanError::Unsuitable {
-        device: raw.facts.name.clone(),
-        lacks: error.to_string(),
-    };
+    let unsuitable = |error: std::io::Error| raw.lacks(error.to_string());
     let file = page_file(bytes).map_err(unsuitable)?;
     let begun = Instant::now();
     let pages = mapping_of(&file, bytes).map_err(unsuitable)?;
@@ -207,13 +204,7 @@ fn memory(
         export: none,
     };
     let memory = Arc::new(Memory::allocate(raw, &want)?);
-    let want = BufferWant {
-        bytes,
-        usage: vk::BufferUsageFlags::TRANSFER_SRC | vk::BufferUsageFlags::TRANSFER_DST,
-        flags: vk::BufferCreateFlags::empty(),
-        families: FamilyNumbers::new(),
-        external: none,
-    };
+    let want = BufferWant::for_copies(bytes, &[]);
     let buffer = Buffer::within(raw, &want, &memory, Some(visible.type_index), 0)?;
     Ok((memory, buffer))
 }

@@ -75,11 +75,7 @@ impl VulkanDevice {
         queues: &DeviceQueues,
         config: &VulkanConfig,
     ) -> core::result::Result<Self, VulkanError> {
-        let unsuitable = |lacks: String| VulkanError::Unsuitable {
-            device: raw.facts.name.clone(),
-            lacks,
-        };
-        let mut layout = Layout::of(&raw.facts).map_err(unsuitable)?;
+        let mut layout = Layout::of(&raw.facts).map_err(|lacks| raw.lacks(lacks))?;
         let sparse = queues.sparse.as_ref();
         let visible = visible_memory(&layout);
         let trials = match visible {
@@ -99,7 +95,7 @@ impl VulkanDevice {
         if !(trials.import && config.import) && has_imports(&layout) {
             let mut facts = raw.facts.clone();
             facts.can.host_import = false;
-            layout = Layout::of(&facts).map_err(unsuitable)?;
+            layout = Layout::of(&facts).map_err(|lacks| raw.lacks(lacks))?;
         }
         let costs = match (config.copies, visible) {
             (super::costs::Copies::Measured, Some(visible)) => Costs::measure(

@@ -13,8 +13,7 @@ use ttm::sync::{Arc, Mutex, Weak};
 
 use super::error::VulkanError;
 use super::raw::{
-    Buffer, BufferWant, Commands, FamilyNumbers, Image, ImageWant, Memory, MemoryWant, Raw,
-    Requirements,
+    Buffer, BufferWant, Commands, Image, ImageWant, Memory, MemoryWant, Raw, Requirements,
 };
 use super::region::{ChunkMemory, ChunkRegion};
 use super::step::Part;
@@ -82,10 +81,7 @@ impl Images {
         rest: vk::ImageLayout,
     ) -> Result<Arc<Self>, VulkanError> {
         let Some(block) = Block::of(want.format) else {
-            return Err(VulkanError::Unsuitable {
-                device: raw.facts.name.clone(),
-                lacks: format!("moves of images of the format {:?}", want.format),
-            });
+            return Err(raw.lacks(format!("moves of images of the format {:?}", want.format)));
         };
         let needs = Image::create(raw, &want)?.requirements();
         let (rows, linear_bytes) = block.rows(&want);
@@ -211,13 +207,7 @@ impl Images {
 
     fn staging(&self, type_index: u32) -> Result<Staging, VulkanError> {
         let bytes = self.linear_bytes.next_multiple_of(4);
-        let want = BufferWant {
-            bytes,
-            usage: vk::BufferUsageFlags::TRANSFER_SRC | vk::BufferUsageFlags::TRANSFER_DST,
-            flags: vk::BufferCreateFlags::empty(),
-            families: FamilyNumbers::new(),
-            external: vk::ExternalMemoryHandleTypeFlags::empty(),
-        };
+        let want = BufferWant::for_copies(bytes, &[]);
         let needs = Buffer::create(&self.raw, &want)?.requirements();
         let memory = MemoryWant {
             type_index,

@@ -92,11 +92,8 @@ impl HostImport {
     fn piece(&self, mapped: ttm::pages::Mapped) -> Result<Imported, VulkanError> {
         let memory = Arc::new(Memory::import(&self.raw, mapped)?);
         let want = BufferWant {
-            bytes: memory.bytes(),
-            usage: vk::BufferUsageFlags::TRANSFER_SRC | vk::BufferUsageFlags::TRANSFER_DST,
-            flags: vk::BufferCreateFlags::empty(),
-            families: self.families.as_slice().into(),
             external: vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT,
+            ..BufferWant::for_copies(memory.bytes(), &self.families)
         };
         let buffer = Buffer::within(&self.raw, &want, &memory, None, 0)?;
         Ok(Imported {

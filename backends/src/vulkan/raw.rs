@@ -191,10 +191,9 @@ impl Raw {
         self.said("vkGetPhysicalDeviceImageFormatProperties2", answer)?;
         let features = goes_out.external_memory_properties.external_memory_features;
         if features.contains(vk::ExternalMemoryFeatureFlags::DEDICATED_ONLY) {
-            return Err(VulkanError::Unsuitable {
-                device: self.facts.name.clone(),
-                lacks: "images in parts of memory that goes out; open it without windows".into(),
-            });
+            return Err(
+                self.lacks("images in parts of memory that goes out; open it without windows")
+            );
         }
         let (a, b) = (want.extent, most.max_extent);
         let fits = a.width <= b.width && a.height <= b.height && a.depth <= b.depth;
@@ -202,10 +201,15 @@ impl Raw {
         let levels = want.levels <= most.max_mip_levels && want.layers <= most.max_array_layers;
         match fits && some && levels {
             true => Ok(()),
-            false => Err(VulkanError::Unsuitable {
-                device: self.facts.name.clone(),
-                lacks: format!("images of {want:?}; it has at most {most:?}"),
-            }),
+            false => Err(self.lacks(format!("images of {want:?}; it has at most {most:?}"))),
+        }
+    }
+
+    /// That the device cannot be used so, for want of `what`.
+    pub(super) fn lacks(&self, what: impl Into<String>) -> VulkanError {
+        VulkanError::Unsuitable {
+            device: self.facts.name.clone(),
+            lacks: what.into(),
         }
     }
 

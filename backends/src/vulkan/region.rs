@@ -234,11 +234,8 @@ impl ChunkRegion {
         };
         let memory = Arc::new(Memory::allocate(&self.raw, &want)?);
         let buffer = BufferWant {
-            bytes,
-            usage: vk::BufferUsageFlags::TRANSFER_SRC | vk::BufferUsageFlags::TRANSFER_DST,
-            flags: vk::BufferCreateFlags::empty(),
-            families: self.families.as_slice().into(),
             external: want.export,
+            ..BufferWant::for_copies(bytes, &self.families)
         };
         let buffer = Buffer::within(&self.raw, &buffer, &memory, Some(type_index), 0)?;
         let file = match self.kind.export {

@@ -107,10 +107,7 @@ impl Bench<'_> {
 
     fn imported(&self) -> Result<Arc<Memory>, VulkanError> {
         let mapped = page_file(BYTES).and_then(|file| mapping_of(&file, BYTES));
-        let mapped = mapped.map_err(|error| VulkanError::Unsuitable {
-            device: self.raw.facts.name.clone(),
-            lacks: error.to_string(),
-        })?;
+        let mapped = mapped.map_err(|error| self.raw.lacks(error.to_string()))?;
         Memory::import(self.raw, mapped).map(Arc::new)
     }
 
@@ -119,20 +116,18 @@ impl Bench<'_> {
         external: vk::ExternalMemoryHandleTypeFlags,
         flags: vk::BufferCreateFlags,
     ) -> BufferWant {
-        let mut usage = vk::BufferUsageFlags::TRANSFER_SRC | vk::BufferUsageFlags::TRANSFER_DST;
-        if self.raw.facts.can.buffer_address {
-            usage |= vk::BufferUsageFlags::SHADER_DEVICE_ADDRESS;
-        }
         let mut families = vec![self.transfer.family()];
         families.extend(self.sparse.map(|queue| queue.family()));
         families.dedup();
-        BufferWant {
-            bytes: BYTES,
-            usage,
+        let mut want = BufferWant {
             flags,
-            families: families.into(),
             external,
+            ..BufferWant::for_copies(BYTES, &families)
+        };
+        if self.raw.facts.can.buffer_address {
+            want.usage |= vk::BufferUsageFlags::SHADER_DEVICE_ADDRESS;
         }
+        want
     }
 
     /// Whether a plain buffer over `memory` shows what the CPU wrote there.

@@ -95,10 +95,7 @@ impl Watch {
         let thread = thread::Builder::new()
             .name("vulkan fences".into())
             .spawn(move || served.serve())
-            .map_err(|error| VulkanError::Unsuitable {
-                device: raw.facts.name.clone(),
-                lacks: format!("a thread that waits for it: {error}"),
-            })?;
+            .map_err(|error| raw.lacks(format!("a thread that waits for it: {error}")))?;
         Ok(Self {
             shared,
             thread: Mutex::new(Some(thread)),

@@ -9,6 +9,15 @@ use super::{Memory, Raw, VulkanError};
 /// Numbers of queue families, of which a device has few.
 pub(in super::super) type FamilyNumbers = SmallVec<[u32; 4]>;
 
+/// How what these families use is shared among them: at the same time if there are several. Their
+/// numbers are ignored otherwise, so that they can be given always.
+pub(super) fn sharing_of(families: &[u32]) -> vk::SharingMode {
+    match families.len() {
+        0 | 1 => vk::SharingMode::EXCLUSIVE,
+        _ => vk::SharingMode::CONCURRENT,
+    }
+}
+
 /// What buffer is wanted.
 #[derive(Clone, Debug)]
 pub(in super::super) struct BufferWant {
@@ -19,6 +28,19 @@ pub(in super::super) struct BufferWant {
     pub(in super::super) families: FamilyNumbers,
     /// What kind of external memory it is bound to.
     pub(in super::super) external: vk::ExternalMemoryHandleTypeFlags,
+}
+
+impl BufferWant {
+    /// A plain buffer that is copied from and to.
+    pub(in super::super) fn for_copies(bytes: u64, families: &[u32]) -> Self {
+        Self {
+            bytes,
+            usage: vk::BufferUsageFlags::TRANSFER_SRC | vk::BufferUsageFlags::TRANSFER_DST,
+            flags: vk::BufferCreateFlags::empty(),
+            families: families.into(),
+            external: vk::ExternalMemoryHandleTypeFlags::empty(),
+        }
+    }
 }
 
 /// What a buffer needs of its memory.
@@ -59,13 +81,9 @@ impl Buffer {
         let mut info = vk::BufferCreateInfo::default()
             .size(want.bytes)
             .usage(want.usage)
-            .flags(want.flags);
-        info = match want.families.len() {
-            0 | 1 => info.sharing_mode(vk::SharingMode::EXCLUSIVE),
-            _ => info
-                .sharing_mode(vk::SharingMode::CONCURRENT)
-                .queue_family_indices(&want.families),
-        };
+            .flags(want.flags)
+            .sharing_mode(sharing_of(&want.families))
+            .queue_family_indices(&want.families);
         if !want.external.is_empty() {
             info = info.push_next(&mut external);
         }
@@ -100,13 +118,10 @@ impl Buffer {
         let fits = offset.is_multiple_of(needs.align) && offset + needs.bytes <= memory.bytes();
         let allowed = type_index.is_none_or(|n| needs.types & 1 << n != 0);
         if !fits || !allowed {
-            return Err(VulkanError::Unsuitable {
-                device: raw.facts.name.clone(),
-                lacks: format!(
-                    "room for such a buffer at byte {offset} of {}: it needs {needs:?}",
-                    memory.bytes()
-                ),
-            });
+            return Err(raw.lacks(format!(
+                "room for such a buffer at byte {offset} of {}: it needs {needs:?}",
+                memory.bytes()
+            )));
         }
         // SAFETY: both live and are of the device, the buffer has no memory yet, and size, alignment
         // and type are as it needs them (checked; imported memory is of the type that the device

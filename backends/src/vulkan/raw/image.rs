@@ -3,6 +3,7 @@
 use ash::vk;
 use ttm::sync::Arc;
 
+use super::buffer::sharing_of;
 use super::{Memory, Raw, Requirements, VulkanError};
 
 /// What image is wanted.
@@ -66,13 +67,9 @@ impl Image {
             .samples(vk::SampleCountFlags::TYPE_1)
             .tiling(vk::ImageTiling::OPTIMAL)
             .usage(want.usage)
-            .initial_layout(vk::ImageLayout::UNDEFINED);
-        info = match want.families.len() {
-            0 | 1 => info.sharing_mode(vk::SharingMode::EXCLUSIVE),
-            _ => info
-                .sharing_mode(vk::SharingMode::CONCURRENT)
-                .queue_family_indices(&want.families),
-        };
+            .initial_layout(vk::ImageLayout::UNDEFINED)
+            .sharing_mode(sharing_of(&want.families))
+            .queue_family_indices(&want.families);
         if !want.external.is_empty() {
             info = info.push_next(&mut external);
         }
@@ -99,10 +96,9 @@ impl Image {
         let needs = self.requirements();
         let fits = offset.is_multiple_of(needs.align) && offset + needs.bytes <= memory.bytes();
         if !fits || needs.types & 1 << type_index == 0 {
-            return Err(VulkanError::Unsuitable {
-                device: self.raw.facts.name.clone(),
-                lacks: format!("room for an image at byte {offset}: it needs {needs:?}"),
-            });
+            return Err(self.raw.lacks(format!(
+                "room for an image at byte {offset}: it needs {needs:?}"
+            )));
         }
         // SAFETY: both live and are of the device, the image has no memory yet, and size, alignment
         // and type are as it needs them (checked).

@@ -30,7 +30,6 @@ pub(in super::super) struct Memory {
     number: u64,
     bytes: u64,
     at: Option<NonNull<u8>>,
-    imported: bool,
     /// The process's memory, if it is that. Goes after the allocation.
     from: Option<Mapped>,
 }
@@ -49,23 +48,18 @@ impl Memory {
         raw: &Arc<Raw>,
         want: &MemoryWant,
     ) -> Result<Self, VulkanError> {
-        let mut flags =
-            vk::MemoryAllocateFlagsInfo::default().flags(vk::MemoryAllocateFlags::DEVICE_ADDRESS);
         let mut priority = vk::MemoryPriorityAllocateInfoEXT::default().priority(want.priority);
         let mut export = vk::ExportMemoryAllocateInfo::default().handle_types(want.export);
         let mut info = vk::MemoryAllocateInfo::default()
             .allocation_size(want.bytes)
             .memory_type_index(want.type_index);
-        if raw.facts.can.buffer_address {
-            info = info.push_next(&mut flags);
-        }
         if raw.extensions.priority {
             info = info.push_next(&mut priority);
         }
         if !want.export.is_empty() {
             info = info.push_next(&mut export);
         }
-        let mut memory = Self::made(raw, &info, None)?;
+        let mut memory = Self::made(raw, info, None)?;
         if want.mapped {
             memory.map()?;
         }
@@ -80,25 +74,15 @@ impl Memory {
         let bits = raw.host_pointer_types(&from)?;
         let type_index = raw
             .importing_type(bits)
-            .ok_or_else(|| VulkanError::Unsuitable {
-                device: raw.facts.name.clone(),
-                lacks: "a memory type for memory of the process".into(),
-            })?;
+            .ok_or_else(|| raw.lacks("a memory type for memory of the process"))?;
         let mut import = vk::ImportMemoryHostPointerInfoEXT::default()
             .handle_type(vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT)
             .host_pointer(from.as_ptr().cast());
-        let mut flags =
-            vk::MemoryAllocateFlagsInfo::default().flags(vk::MemoryAllocateFlags::DEVICE_ADDRESS);
-        let mut info = vk::MemoryAllocateInfo::default()
+        let info = vk::MemoryAllocateInfo::default()
             .allocation_size(from.len() as u64)
             .memory_type_index(type_index)
             .push_next(&mut import);
-        if raw.facts.can.buffer_address {
-            info = info.push_next(&mut flags);
-        }
-        let mut memory = Self::made(raw, &info, Some(from))?;
-        memory.imported = true;
-        Ok(memory)
+        Self::made(raw, info, Some(from))
     }
 
     /// Makes memory of somebody else's this device's too.
@@ -116,24 +100,16 @@ impl Memory {
         bytes: u64,
     ) -> Result<Self, VulkanError> {
         if raw.extensions.memory_fd.is_none() {
-            return Err(VulkanError::Unsuitable {
-                device: raw.facts.name.clone(),
-                lacks: "VK_KHR_external_memory_fd".into(),
-            });
+            return Err(raw.lacks("VK_KHR_external_memory_fd"));
         }
         let mut import = vk::ImportMemoryFdInfoKHR::default()
             .handle_type(how)
             .fd(fd.as_raw_fd());
-        let mut flags =
-            vk::MemoryAllocateFlagsInfo::default().flags(vk::MemoryAllocateFlags::DEVICE_ADDRESS);
-        let mut info = vk::MemoryAllocateInfo::default()
+        let info = vk::MemoryAllocateInfo::default()
             .allocation_size(bytes)
             .memory_type_index(type_index)
             .push_next(&mut import);
-        if raw.facts.can.buffer_address {
-            info = info.push_next(&mut flags);
-        }
-        let memory = Self::made(raw, &info, None)?;
+        let memory = Self::made(raw, info, None)?;
         // The driver has it now.
         let _ = fd.into_raw_fd();
         Ok(memory)
@@ -141,13 +117,19 @@ impl Memory {
 
     fn made(
         raw: &Arc<Raw>,
-        info: &vk::MemoryAllocateInfo<'_>,
+        info: vk::MemoryAllocateInfo<'_>,
         from: Option<Mapped>,
     ) -> Result<Self, VulkanError> {
+        let mut flags =
+            vk::MemoryAllocateFlagsInfo::default().flags(vk::MemoryAllocateFlags::DEVICE_ADDRESS);
+        let mut info = info;
+        if raw.facts.can.buffer_address {
+            info = info.push_next(&mut flags);
+        }
         // SAFETY: the device lives (rule at the head); the structure and those in its chain are
         // valid and of extensions that are on, and a host pointer in it is of memory that is mapped
         // for as long as the result lives (its owner is put into it).
-        let answer = unsafe { raw.device.allocate_memory(info, None) };
+        let answer = unsafe { raw.device.allocate_memory(&info, None) };
         let handle = raw.said("vkAllocateMemory", answer)?;
         raw.allocations.fetch_add(1, Ordering::Relaxed);
         Ok(Self {
@@ -157,7 +139,6 @@ impl Memory {
             number: raw.numbers.fetch_add(1, Ordering::Relaxed),
             bytes: info.allocation_size,
             at: None,
-            imported: false,
             from,
         })
     }
@@ -197,7 +178,7 @@ impl Memory {
 
     /// Whether it is the process's.
     pub(in super::super) fn is_imported(&self) -> bool {
-        self.imported
+        self.from.is_some()
     }
 
     /// Some of the bytes, for the CPU; `None` if it is not mapped.
@@ -240,10 +221,7 @@ impl Memory {
         as_what: vk::ExternalMemoryHandleTypeFlags,
     ) -> Result<OwnedFd, VulkanError> {
         let Some(functions) = &self.raw.extensions.memory_fd else {
-            return Err(VulkanError::Unsuitable {
-                device: self.raw.facts.name.clone(),
-                lacks: "VK_KHR_external_memory_fd".into(),
-            });
+            return Err(self.raw.lacks("VK_KHR_external_memory_fd"));
         };
         let info = vk::MemoryGetFdInfoKHR::default()
             .memory(self.handle)
@@ -283,10 +261,7 @@ impl Raw {
     /// The memory types that memory of the process can be.
     fn host_pointer_types(&self, memory: &Mapped) -> Result<u32, VulkanError> {
         let Some(functions) = &self.extensions.host_import else {
-            return Err(VulkanError::Unsuitable {
-                device: self.facts.name.clone(),
-                lacks: "VK_EXT_external_memory_host".into(),
-            });
+            return Err(self.lacks("VK_EXT_external_memory_host"));
         };
         let mut properties = vk::MemoryHostPointerPropertiesEXT::default();
         // SAFETY: the device lives, the function is of an extension that is on, the pointer is of

@@ -86,10 +86,7 @@ impl Semaphore {
     /// Those of `vkGetSemaphoreFdKHR`; [`VulkanError::Unsuitable`] without the extension.
     pub(in super::super) fn export(&self) -> Result<OwnedFd, VulkanError> {
         let Some(functions) = &self.raw.extensions.semaphore_fd else {
-            return Err(VulkanError::Unsuitable {
-                device: self.raw.facts.name.clone(),
-                lacks: "VK_KHR_external_semaphore_fd".into(),
-            });
+            return Err(self.raw.lacks("VK_KHR_external_semaphore_fd"));
         };
         let info = vk::SemaphoreGetFdInfoKHR::default()
             .semaphore(self.handle)
