@@ -22,18 +22,7 @@ pub(crate) fn buffers(
     bytes: u64,
     ops: usize,
 ) -> anyhow::Result<Vec<Side<'static>>> {
-    let mut vma = Vma::new(bare, bytes, vk_mem::AllocationCreateFlags::empty())?;
-    let mut quick = Vma::new(
-        bare,
-        bytes,
-        vk_mem::AllocationCreateFlags::STRATEGY_MIN_TIME,
-    )?;
-    let mut other = Other::new(bare, bytes)?;
-    Ok(vec![
-        Side::of("VMA", ops, move || vma.buffer_turn()),
-        Side::of("VMA, least time", ops, move || quick.buffer_turn()),
-        Side::of("gpu-allocator", ops, move || other.buffer_turn()),
-    ])
+    sides(bare, bytes, ops, Vma::buffer_turn, Other::buffer_turn)
 }
 
 /// Others that take so many bytes of memory and give others back.
@@ -41,6 +30,17 @@ pub(crate) fn memories(
     bare: &Rc<Bare>,
     bytes: u64,
     ops: usize,
+) -> anyhow::Result<Vec<Side<'static>>> {
+    sides(bare, bytes, ops, Vma::memory_turn, Other::memory_turn)
+}
+
+/// The others, each with its turn.
+fn sides(
+    bare: &Rc<Bare>,
+    bytes: u64,
+    ops: usize,
+    of_vma: fn(&mut Vma),
+    of_other: fn(&mut Other),
 ) -> anyhow::Result<Vec<Side<'static>>> {
     let mut vma = Vma::new(bare, bytes, vk_mem::AllocationCreateFlags::empty())?;
     let mut quick = Vma::new(
@@ -50,9 +50,9 @@ pub(crate) fn memories(
     )?;
     let mut other = Other::new(bare, bytes)?;
     Ok(vec![
-        Side::of("VMA", ops, move || vma.memory_turn()),
-        Side::of("VMA, least time", ops, move || quick.memory_turn()),
-        Side::of("gpu-allocator", ops, move || other.memory_turn()),
+        Side::of("VMA", ops, move || of_vma(&mut vma)),
+        Side::of("VMA, least time", ops, move || of_vma(&mut quick)),
+        Side::of("gpu-allocator", ops, move || of_other(&mut other)),
     ])
 }
 
