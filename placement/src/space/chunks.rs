@@ -188,7 +188,8 @@ impl Chunks {
         }
     }
 
-    /// Whether a chunk was refused, so that new ones only have pages of chunks closed since.
+    /// Whether a chunk was refused, so that new ones only have half as many pages as that had, and
+    /// those of chunks closed since.
     pub const fn growth_stopped(&self) -> bool {
         self.growth.is_stopped()
     }

@@ -36,7 +36,7 @@ impl ChunkSizes {
 pub(super) struct Growth {
     sizes: ChunkSizes,
     // How many pages may be opened since a chunk was refused; `None` while none is.
-    returned: Option<u64>,
+    allowance: Option<u64>,
 }
 
 impl Growth {
@@ -48,45 +48,45 @@ impl Growth {
         );
         Self {
             sizes,
-            returned: None,
+            allowance: None,
         }
     }
 
     pub(super) const fn is_stopped(&self) -> bool {
-        self.returned.is_some()
+        self.allowance.is_some()
     }
 
     /// Forgets that a chunk was refused.
     pub(super) fn allow(&mut self) {
-        self.returned = None;
+        self.allowance = None;
     }
 
     /// Notes that a chunk of `pages` pages was refused.
     pub(super) fn stop(&mut self, pages: u64) {
-        self.returned = Some(pages / 2);
+        self.allowance = Some(pages / 2);
     }
 
     /// How much of `room` pages may be opened, once `closing` pages more are closed.
     pub(super) fn cap(&self, room: u64, closing: u64) -> u64 {
-        self.returned
-            .map_or(room, |returned| room.min(returned + closing))
+        self.allowance
+            .map_or(room, |allowance| room.min(allowance + closing))
     }
 
     /// Notes that chunks of `pages` pages were closed, whose memory is there again.
     pub(super) fn closed(&mut self, pages: u64) {
-        self.returned = self.returned.map(|returned| returned + pages);
+        self.allowance = self.allowance.map(|allowance| allowance + pages);
     }
 
     /// Notes that a chunk of `pages` pages was opened.
     pub(super) fn opened(&mut self, pages: u64) {
-        self.returned = self.returned.map(|returned| returned - pages);
+        self.allowance = self.allowance.map(|allowance| allowance - pages);
     }
 
     /// The size of a chunk for a request of `pages` pages while `open` are open and `room` more may
     /// be, at least `pages`.
     pub(super) fn size(&self, pages: u64, open: u64, room: u64) -> u64 {
         let granule = self.sizes.granule.get();
-        let wish = match self.returned {
+        let wish = match self.allowance {
             None => pages.max(self.sizes.next(open)),
             Some(_) => pages,
         };
