@@ -15,7 +15,8 @@ pub(crate) fn pages(n: u64) -> PageCount {
     PageCount::new(n).unwrap()
 }
 
-/// Descriptors and mappings of page files that are there at the end as at the beginning.
+/// Descriptors and mappings of page files that are there at the end as at the beginning. They are
+/// the whole process's, so whoever makes such a file holds one of these: one test at a time.
 pub(crate) struct NothingLeft {
     fds: usize,
     maps: usize,
