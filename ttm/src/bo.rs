@@ -39,6 +39,7 @@ pub struct BoInfo {
     pub(crate) align: PageCount,
     pub(crate) opaque: bool,
     pub(crate) contiguous: bool,
+    pub(crate) foreign: bool,
     pub(crate) priority: u8,
     pub(crate) group: Option<Arc<Group>>,
     pub(crate) shared: Option<SharedReservation>,
@@ -54,6 +55,7 @@ impl BoInfo {
             align: PageCount::ONE,
             opaque: false,
             contiguous: false,
+            foreign: false,
             priority: 0,
             group: None,
             shared: None,
@@ -87,6 +89,16 @@ impl BoInfo {
     #[must_use]
     pub fn contiguous(mut self) -> Self {
         self.contiguous = true;
+        self
+    }
+
+    /// Says that its content lies in memory of somebody else's, of which only its driver knows, and stays
+    /// there: nothing of it is in any memory of this device, and nothing can be. It is locked, fenced and
+    /// released like any other; what would move or look at its content is refused.
+    #[must_use]
+    pub fn foreign(mut self) -> Self {
+        self.foreign = true;
+        self.kind = BoKind::Imported;
         self
     }
 
@@ -166,10 +178,7 @@ impl<D: Driver> Bo<D> {
     /// What the driver keeps for it.
     #[must_use]
     pub fn object(&self) -> &D::Object {
-        self.core
-            .object
-            .downcast_ref()
-            .expect("a device makes all its objects with its driver's object type")
+        self.core.object_of::<D>()
     }
 
     /// Whether somebody holds its reservation at this moment.

@@ -145,6 +145,14 @@ pub trait Driver: Send + Sync + 'static {
         let _ = (bo, object, job);
     }
 
+    /// Whether somebody else may take the object over as it is, by way of a
+    /// [`BoCache`](crate::bo_cache::BoCache). Not if others than its user reach it, as they do once it was
+    /// handed to another process.
+    fn reusable(&self, object: &Self::Object) -> bool {
+        let _ = object;
+        true
+    }
+
     /// Nobody has the object any more; what the driver keeps for it is dropped soon, not necessarily
     /// after `pending`, the fences of work that still uses it.
     fn released(&self, object: &Self::Object, pending: &[Fence]) {
@@ -208,6 +216,7 @@ pub(crate) trait AnyDriver: Send + Sync {
     fn place_for_cpu(&self, bo: &BoFacts, object: &dyn Any) -> Placement;
     fn route(&self, bo: &BoFacts, object: &dyn Any, job: &MoveFacts) -> Route;
     fn moved(&self, bo: &BoFacts, object: &dyn Any, job: &MoveFacts);
+    fn reusable(&self, object: &dyn Any) -> bool;
     fn released(&self, object: &dyn Any, pending: &[Fence]);
 }
 
@@ -235,6 +244,9 @@ impl<D: Driver> AnyDriver for Typed<D> {
     }
     fn moved(&self, bo: &BoFacts, object: &dyn Any, job: &MoveFacts) {
         self.0.moved(bo, typed::<D>(object), job);
+    }
+    fn reusable(&self, object: &dyn Any) -> bool {
+        self.0.reusable(typed::<D>(object))
     }
     fn released(&self, object: &dyn Any, pending: &[Fence]) {
         self.0.released(typed::<D>(object), pending);

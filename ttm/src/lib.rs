@@ -45,6 +45,7 @@ pub mod residency;
 // Use.
 pub mod map;
 pub mod share;
+pub mod bo_cache;
 
 // Below all: what the examples of the documentation run on.
 #[doc(hidden)]

@@ -15,7 +15,7 @@
 //! Eviction is the same from step 2 on, with a placement that the driver chooses. System memory
 //! gives its content to the backup (`swap`). A device that is put to sleep evicts everything
 //! (`suspend`); an object whose last handle is dropped leaves its space behind its fences
-//! (`release`).
+//! (`release`), unless it is kept for somebody who wants the like (`spare`).
 //!
 //! Everything that can fail comes before the point of no return of a move (I-66): after it, the
 //! old place is retired, the new one entered, the fence added, and none of that can fail.
@@ -36,6 +36,7 @@ mod prepare;
 mod reclaim;
 mod release;
 mod settle;
+mod spare;
 mod suspend;
 mod validate;
 mod verbs;

@@ -10,7 +10,7 @@ use ttm::error::Error;
 use ttm::fault::{Faults, Site};
 use ttm::fence::{Timeline, Usage};
 use ttm::fixture::{Counting, Nothing, device, device_of, still, system, vram};
-use ttm::placement::{MemType, PageCount, Range};
+use ttm::placement::{MemType, PageCount, Placement, Range};
 use ttm::sync::atomic::{AtomicU64, Ordering};
 use ttm::sync::{Arc, Mutex};
 
@@ -212,4 +212,39 @@ fn a_timeline_that_goes_away_wakes_who_waits_for_it() {
     let fence = timeline.issue();
     drop(timeline);
     assert!(fence.is_signalled());
+}
+
+/// An object whose content is somebody else's is locked, fenced and released; nothing else is done to it.
+#[test]
+fn what_lies_in_memory_of_others_goes_nowhere() {
+    let (device, timeline) = device();
+    let info = BoInfo::new(8192).foreign();
+    let bo = device.create(info, ()).unwrap();
+    let refused = |what: &str, answer: Result<(), Error>| {
+        let error = answer.expect_err(what);
+        assert!(matches!(error, Error::Unsupported(_)), "{what}: {error}");
+    };
+    let locked = device.exec(OpContext::new(), |t| {
+        let reserved = t.lock(&bo)?;
+        for place in [vram(), system(), Placement::default()] {
+            refused("validate", reserved.validate(&place));
+        }
+        refused("populate", reserved.populate());
+        refused("swap", reserved.swap_out());
+        refused("read", reserved.read(0, &mut [0]));
+        refused("write", reserved.write(0, &[0]));
+        refused("side", reserved.side().map(drop));
+        refused("vmap", reserved.vmap(0..1).map(drop));
+        reserved.wait_idle(Usage::Write)?;
+        reserved.reserve_fences(1)
+    });
+    let fence = timeline.issue();
+    let locked = locked.unwrap();
+    locked.fence_all(&fence, Usage::Write);
+    assert_eq!(locked.get(&bo).unwrap().mem_type(), None);
+    drop(locked);
+    timeline.signal(fence.seqno());
+    drop(bo);
+    device.check().unwrap();
+    device.close(None).unwrap();
 }

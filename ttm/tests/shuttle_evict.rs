@@ -5,10 +5,13 @@
 
 mod shuttle_explore;
 
+use core::time::Duration;
+
 use shuttle::sync::Arc;
 use shuttle::thread;
 use ttm::Error;
 use ttm::bo::{Bo, BoInfo};
+use ttm::bo_cache::BoCache;
 use ttm::context::{CancelToken, OpContext};
 use ttm::device::Device;
 use ttm::driver::Advice;
@@ -405,6 +408,40 @@ fn a_cancelled_eviction_leaves_nothing_behind() {
         }
         rival.join().unwrap();
         stage.validate(&[3, 2]).unwrap();
+        stage.end();
+    });
+}
+
+/// Two clients take objects out of a cache and put them back, while a third needs the room: nobody has
+/// what another has, and what comes out is where it was.
+#[test]
+fn a_cache_gives_each_object_to_one_while_another_needs_the_room() {
+    explore(3_000, || {
+        let stage = Stage::new(2, &[2]);
+        let cache = BoCache::new(&stage.device, 1 << 20, Duration::from_secs(1));
+        let cache = Arc::new(cache);
+        let clients: Vec<_> = (0..2)
+            .map(|_| {
+                let (stage, cache) = (Arc::clone(&stage), Arc::clone(&cache));
+                thread::spawn(move || {
+                    for _ in 0..2 {
+                        let make = || stage.device.create(BoInfo::new(4096), ());
+                        let bo = cache.take_or(&1, make).unwrap();
+                        assert_eq!(bo.handles(), 1, "somebody else has it");
+                        let locked = stage
+                            .device
+                            .exec(OpContext::new(), |t| t.lock(&bo)?.validate(&vram()));
+                        drop(locked.unwrap());
+                        cache.put(1, bo);
+                    }
+                })
+            })
+            .collect();
+        stage.validate(&[0]).unwrap();
+        clients.into_iter().for_each(|c| c.join().unwrap());
+        cache.check().unwrap();
+        check(&stage.device);
+        cache.clear();
         stage.end();
     });
 }

@@ -5,7 +5,7 @@ use core::any::Any;
 use placement::{CacheMode, MemType, PageCount, PageRange, PlaceFlags, Placement};
 
 use crate::device::DeviceCore;
-use crate::driver::{Advice, BoFacts, BoKind};
+use crate::driver::{Advice, BoFacts, BoKind, Driver};
 use crate::fence::{Fence, Usage};
 use crate::reservation::{Borrowed, Held, Lockable, LockedBy, Member, Reservation};
 use crate::resource::{Bulk, Group, Home, Manager, Resource, UNNEEDED, level_of};
@@ -42,6 +42,8 @@ pub(crate) struct BoCore {
     pub(crate) opaque: bool,
     /// Device memory has it in one run.
     pub(crate) contiguous: bool,
+    /// Its content lies in memory of somebody else's, and is nowhere here.
+    pub(crate) foreign: bool,
     pub(crate) group: Option<Arc<Group>>,
     pub(crate) object: Box<dyn Any + Send + Sync>,
     /// Pins that were given up by somebody who could not lock.
@@ -123,6 +125,7 @@ pub(crate) struct NewBo {
     pub(crate) align: PageCount,
     pub(crate) opaque: bool,
     pub(crate) contiguous: bool,
+    pub(crate) foreign: bool,
     pub(crate) shared: Option<Arc<Reservation>>,
     pub(crate) group: Option<Arc<Group>>,
     pub(crate) priority: u8,
@@ -142,6 +145,7 @@ impl BoCore {
             align: new.align,
             opaque: new.opaque,
             contiguous: new.contiguous,
+            foreign: new.foreign,
             own: Reservation::new(),
             shared: new.shared,
             group: new.group,
@@ -222,9 +226,24 @@ impl BoCore {
         self.low.store(low, Ordering::Relaxed);
     }
 
+    /// The stamp of the last transaction that held it.
+    #[inline]
+    pub(crate) fn last_use(&self) -> u64 {
+        // Relaxed: written under the reservation; who does not hold it compares it later.
+        self.stamp.load(Ordering::Relaxed)
+    }
+
     /// Whether the last handle is gone.
     pub(crate) fn is_released(&self) -> bool {
         self.handles.load(Ordering::Acquire) == 0
+    }
+
+    /// What the driver keeps for it.
+    #[inline]
+    pub(crate) fn object_of<D: Driver>(&self) -> &D::Object {
+        self.object
+            .downcast_ref()
+            .expect("a device makes all its objects with its driver's object type")
     }
 
     /// What drivers are told.
@@ -363,11 +382,21 @@ impl BoState {
         }
     }
 
-    /// Tells the manager about a changed priority or group.
-    pub(crate) fn reclassify(&self) {
+    /// Notes whether the owner needs the content of an object that was used last at `stamp`.
+    #[inline]
+    pub(crate) fn advise(&mut self, advice: Advice, stamp: u64) {
+        if self.advice != advice {
+            self.advice = advice;
+            self.reclassify(stamp);
+        }
+    }
+
+    /// Tells the manager about a changed priority, group or need of an object that was used last at
+    /// `stamp`.
+    pub(crate) fn reclassify(&self, stamp: u64) {
         if let Some(resource) = &self.resource {
             let manager = resource.manager();
-            manager.reclassify(resource.node(), self.level(), self.bulk.clone());
+            manager.reclassify(resource.node(), self.level(), self.bulk.clone(), stamp);
         }
     }
 }

@@ -47,6 +47,7 @@ impl<D: Driver> Device<D> {
                 align: info.align,
                 opaque: info.opaque,
                 contiguous: info.contiguous,
+                foreign: info.foreign,
                 shared: info.shared.map(|s| s.0),
                 group: info.group,
                 priority: info.priority,

@@ -141,7 +141,7 @@ impl<'t, D: Driver> Reserved<'t, D> {
         }
         let mut state = self.bo.state(&self.held());
         state.priority = priority;
-        state.reclassify();
+        state.reclassify(self.bo.last_use());
         Ok(())
     }
 
@@ -160,7 +160,7 @@ impl<'t, D: Driver> Reserved<'t, D> {
         state.bulk = bulk.map(|b| Arc::clone(&b.0));
         // Relaxed: guarded by the reservation.
         self.bo.in_bulk.store(bulk.is_some(), Ordering::Relaxed);
-        state.reclassify();
+        state.reclassify(self.bo.last_use());
         Ok(())
     }
 
@@ -168,10 +168,7 @@ impl<'t, D: Driver> Reserved<'t, D> {
     /// without being copied. Answers false if it is gone already.
     pub fn advise(&self, advice: Advice) -> bool {
         let mut state = self.bo.state(&self.held());
-        if state.advice != advice {
-            state.advice = advice;
-            state.reclassify();
-        }
+        state.advise(advice, self.bo.last_use());
         state.content != Content::Purged
     }
 
@@ -188,6 +185,12 @@ impl<'t, D: Driver> Reserved<'t, D> {
         let state = self.bo.state(&self.held());
         let tt = state.tt.as_ref();
         tt.map_or(placement::PageCount::ZERO, |tt| tt.swapped())
+    }
+
+    /// What the driver keeps for it.
+    #[must_use]
+    pub fn object(&self) -> &'t D::Object {
+        self.bo.object_of::<D>()
     }
 
     /// The object.

@@ -20,7 +20,7 @@ impl Victim for BoCore {
     }
 
     fn stamp(&self) -> u64 {
-        self.stamp.load(Ordering::Relaxed)
+        self.last_use()
     }
 
     fn group(&self) -> Option<&Arc<Group>> {

@@ -56,9 +56,9 @@ impl BoCore {
         if state.pins > 0 {
             return Err(Error::Pinned);
         }
-        if state.is_brought() {
+        if state.is_brought() || self.foreign {
             return Err(Error::Unsupported(
-                "memory that a user brought is not thrown away; drop the object",
+                "memory of somebody else's is not thrown away; drop the object",
             ));
         }
         let from = state.mem_type();

@@ -8,6 +8,11 @@ use crate::resource::{Ask, Home, Order, Victim};
 use crate::sync::Weak;
 use crate::trace::{Event, How, Reason};
 
+const FOREIGN: Error = Error::Unsupported(
+    "the content lies in memory of somebody else's and stays there: lock the object, and use what its \
+     driver knows of it",
+);
+
 impl BoCore {
     /// Looks whether the object's move has ended. Never waits.
     ///
@@ -57,13 +62,17 @@ impl BoCore {
     }
 
     /// What comes before every use: a move that has ended is settled, and content that was saved
-    /// when the device slept, and not put back since, is put back.
+    /// when the device slept, and not put back since, is put back. Content that is nowhere here has
+    /// no use.
     pub(super) fn make_ready(
         &self,
         held: &Held<'_>,
         state: &mut BoState,
         ask: &Ask<'_>,
     ) -> Result<()> {
+        if self.foreign {
+            return Err(FOREIGN);
+        }
         if state.suspended.is_some() {
             self.restore(held, state, ask)?;
         }

@@ -241,21 +241,32 @@ impl Lru {
         self.find(id).map(|index| self.nodes[index as usize].home)
     }
 
-    /// Changes level and group of an entry.
-    pub(crate) fn reclassify(&mut self, id: NodeId, level: u8, bulk: Option<Arc<Bulk>>) {
+    /// Changes level and group of an entry whose object was used last at `stamp`.
+    pub(crate) fn reclassify(
+        &mut self,
+        id: NodeId,
+        level: u8,
+        bulk: Option<Arc<Bulk>>,
+        stamp: u64,
+    ) {
         let index = self
             .find(id)
             .expect("a resource's entry lives as long as it");
         let home = self.nodes[index as usize].home;
-        self.leave(index, Home::InHand);
+        self.leave(index, home);
         let node = &mut self.nodes[index as usize];
         node.level = level;
+        node.key = node.key.max(key_of_stamp(stamp));
         if let What::One { bulk: old, .. } = &mut node.what {
             *old = bulk;
         }
-        node.home = Home::InHand;
-        let id = self.id(index);
-        self.set_home(id, home);
+        match home {
+            Home::Ordered => self.enter(index),
+            Home::Busy => {
+                self.busy.insert((level, node.key, index));
+            }
+            Home::InHand | Home::Unevictable => {}
+        }
     }
 
     /// Takes an ordered entry out of its sequence, or a busy one off the busy list.

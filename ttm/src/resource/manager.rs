@@ -377,8 +377,8 @@ impl Manager {
         self.state.lock().lru.home(node)
     }
 
-    pub(crate) fn reclassify(&self, node: NodeId, level: u8, bulk: Option<Arc<Bulk>>) {
-        self.state.lock().lru.reclassify(node, level, bulk);
+    pub(crate) fn reclassify(&self, node: NodeId, level: u8, bulk: Option<Arc<Bulk>>, stamp: u64) {
+        self.state.lock().lru.reclassify(node, level, bulk, stamp);
     }
 
     /// What there is, for an error's text.
