@@ -1,11 +1,14 @@
-//! Row b: making a buffer, putting it into device memory, binding and dropping it.
+//! Row b: making a buffer, putting it into device memory, binding and dropping it: made each time, and
+//! out of a BO cache, as drivers do that make many of a kind.
 
+use core::time::Duration;
 use std::collections::VecDeque;
 
 use anyhow::ensure;
-use backends::vulkan::{BufferInfo, Described, VulkanConfig};
+use backends::vulkan::{BufferInfo, VulkanConfig, VulkanDriver};
 use harness::{Bench, Row, Target};
 use placement::{MemType, human_bytes};
+use ttm::bo_cache::BoCache;
 use ttm::context::OpContext;
 use ttm::driver::BoKind;
 use ttm::fence::Usage;
@@ -31,7 +34,10 @@ const MOVING: &str = "new handle";
 const STABLE: &str = "stable";
 const STABLE_DONE: &str = "stable, bound";
 const CLEARED: &str = "new handle, cleared";
+const MOVING_KEPT: &str = "new handle, out of a cache";
+const STABLE_KEPT: &str = "stable, out of a cache";
 const MEMORY: &str = "memory";
+const MEMORY_KEPT: &str = "memory, out of a cache";
 
 pub(crate) fn objects(bench: &mut Bench) -> anyhow::Result<()> {
     if !SIZES
@@ -69,35 +75,61 @@ fn memory_row(bytes: u64) -> String {
 struct Ring<'a> {
     stage: &'a Stage,
     live: VecDeque<Object>,
+    /// Where new ones come from and old ones go to, if they are not made and dropped.
+    cache: Option<BoCache<VulkanDriver, u64>>,
+}
+
+/// Whether objects are made and dropped, or come out of a cache and go back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    No,
+    Yes,
 }
 
 impl<'a> Ring<'a> {
-    fn new(stage: &'a Stage) -> Self {
+    fn new(stage: &'a Stage, kept: Kept) -> Self {
+        let cache = || BoCache::new(&stage.device, BLOCK, Duration::from_secs(60));
         Self {
             stage,
             live: VecDeque::new(),
+            cache: (kept == Kept::Yes).then(cache),
         }
     }
 
-    fn turn_over(&mut self, object: Object) {
+    fn get(&self, bytes: u64, make: impl FnOnce() -> Object) -> Object {
+        match &self.cache {
+            Some(cache) => {
+                let got = cache.take_or(&bytes, || Ok(make()));
+                got.expect("making panics if it is refused")
+            }
+            None => make(),
+        }
+    }
+
+    fn turn_over(&mut self, bytes: u64, object: Object) {
         self.live.push_back(object);
-        if self.live.len() > LIVE {
-            self.live.pop_front();
+        if self.live.len() > LIVE
+            && let Some(oldest) = self.live.pop_front()
+            && let Some(cache) = &self.cache
+        {
+            cache.put(bytes, oldest);
         }
     }
 
     /// Makes one that is bytes alone, and drops the oldest.
     fn memory_turn(&mut self, bytes: u64) {
-        let object = self.stage.make(self.stage.vulkan.memory(bytes));
-        self.stage.validate(&object, &self.stage.vram);
-        self.turn_over(object);
+        let stage = self.stage;
+        let object = self.get(bytes, || stage.make(stage.vulkan.memory(bytes)));
+        stage.validate(&object, &stage.vram);
+        self.turn_over(bytes, object);
     }
 
     /// Makes one and drops the oldest. Answers what waits for it to be bound.
-    fn buffer_turn(&mut self, info: &BufferInfo, kind: BoKind) -> Waits {
+    fn buffer_turn(&mut self, bytes: u64, info: &BufferInfo, kind: BoKind) -> Waits {
         let stage = self.stage;
-        let described: Described = stage.vulkan.buffer(info).expect("a buffer");
-        let object = stage.make_as(described, kind);
+        let object = self.get(bytes, || {
+            stage.make_as(stage.vulkan.buffer(info).expect("a buffer"), kind)
+        });
         let locked = stage
             .device
             .exec(OpContext::new(), |t| t.lock(&object)?.validate(&stage.vram));
@@ -105,31 +137,68 @@ impl<'a> Ring<'a> {
         let bound = stage.vulkan.bind(&locked, &[&object], Usage::Write);
         let waits = bound.expect("a buffer that goes there").waits;
         drop(locked);
-        self.turn_over(object);
+        self.turn_over(bytes, object);
         waits
+    }
+}
+
+impl Drop for Ring<'_> {
+    /// What a cache gave out had been put in: all but the first few.
+    fn drop(&mut self) {
+        if let Some(cache) = &self.cache {
+            let usage = cache.usage();
+            let made = usage.misses + usage.gone;
+            assert!(
+                made <= LIVE as u64 + 1,
+                "a cache without anything in it: {usage:?}"
+            );
+        }
     }
 }
 
 type Waits = Vec<(ash::vk::Semaphore, u64)>;
 
-/// Ours, a repeat of `ops` turns; `to_the_end` says whether that the last is bound is timed too.
-fn ours<'a>(
+/// How buffers of ours are made and dropped.
+#[derive(Clone, Copy)]
+struct Way {
     name: &'static str,
-    (stage, bare): (&'a Stage, &'a Bare),
-    info: BufferInfo,
+    stable: bool,
     kind: BoKind,
-    ops: usize,
+    kept: Kept,
+    /// That the last is bound is timed too.
     to_the_end: bool,
+}
+
+impl Way {
+    /// Not cleared, made and dropped, and not waited for.
+    const fn plain(name: &'static str, stable: bool) -> Self {
+        Self {
+            name,
+            stable,
+            kind: BoKind::Kernel,
+            kept: Kept::No,
+            to_the_end: false,
+        }
+    }
+}
+
+/// Ours, a repeat of `ops` turns.
+fn ours<'a>(
+    way: Way,
+    (stage, bare): (&'a Stage, &'a Bare),
+    bytes: u64,
+    ops: usize,
 ) -> anyhow::Result<Side<'a>> {
-    let mut ring = Ring::new(stage);
+    let mut ring = Ring::new(stage, way.kept);
     let timeline = stage.vulkan.timeline()?;
-    Ok(Side::new(name, move |watch| {
+    let info = BufferInfo::new(bytes).usage(USAGE).stable(way.stable);
+    Ok(Side::new(way.name, move |watch| {
         let mut waits = Waits::new();
         watch.time(ops, || {
             for _ in 0..ops {
-                waits = ring.buffer_turn(&info, kind);
+                waits = ring.buffer_turn(bytes, &info, way.kind);
             }
-            if to_the_end {
+            if way.to_the_end {
                 bare.wait(&waits);
                 stage.reap();
             }
@@ -147,23 +216,36 @@ fn buffers(bench: &mut Bench, stage: &Stage, bytes: u64) -> anyhow::Result<()> {
     let bare = Bare::new(stage)?;
     let memory = Memory::of_device(&bare, bytes)?;
     let ops = bench.args.ops(TURNS);
-    let info = |stable| BufferInfo::new(bytes).usage(USAGE).stable(stable);
-    let pair = (stage, &*bare);
-    let mut sides = vec![
-        ours(MOVING, pair, info(false), BoKind::Kernel, ops, false)?,
-        Side::of(BARE, ops, || bare.buffer_turn(&memory)),
-        ours(CLEARED, pair, info(false), BoKind::Device, ops, false)?,
+    let mut ways = vec![
+        Way::plain(MOVING, false),
+        Way {
+            kept: Kept::Yes,
+            ..Way::plain(MOVING_KEPT, false)
+        },
+        Way {
+            kind: BoKind::Device,
+            ..Way::plain(CLEARED, false)
+        },
     ];
     if stage.vulkan.keeps_handles() {
-        let stable =
-            |name, to_the_end| ours(name, pair, info(true), BoKind::Kernel, ops, to_the_end);
-        sides.push(stable(STABLE, false)?);
-        sides.push(stable(STABLE_DONE, true)?);
+        ways.push(Way::plain(STABLE, true));
+        ways.push(Way {
+            kept: Kept::Yes,
+            ..Way::plain(STABLE_KEPT, true)
+        });
+        ways.push(Way {
+            to_the_end: true,
+            ..Way::plain(STABLE_DONE, true)
+        });
+    }
+    let mut sides = vec![Side::of(BARE, ops, || bare.buffer_turn(&memory))];
+    for way in &ways {
+        sides.push(ours(*way, (stage, &bare), bytes, ops)?);
     }
     sides.extend(peers::buffers(&bare, bytes, ops)?);
     let found = Found::of(bench.args.repeats(), sides);
-    let own = [MOVING, CLEARED, STABLE, STABLE_DONE];
-    for ours in own {
+    let own: Vec<_> = ways.iter().map(|way| way.name).collect();
+    for ours in &own {
         report(bench, &name, &found, ours, &own);
     }
     Ok(())
@@ -176,11 +258,17 @@ fn memories(bench: &mut Bench, stage: &Stage, bytes: u64) -> anyhow::Result<()> 
     }
     let bare = Bare::new(stage)?;
     let ops = bench.args.ops(TURNS);
-    let mut ring = Ring::new(stage);
-    let mut sides = vec![Side::of(MEMORY, ops, || ring.memory_turn(bytes))];
+    let (mut made, mut kept) = (Ring::new(stage, Kept::No), Ring::new(stage, Kept::Yes));
+    let mut sides = vec![
+        Side::of(MEMORY, ops, || made.memory_turn(bytes)),
+        Side::of(MEMORY_KEPT, ops, || kept.memory_turn(bytes)),
+    ];
     sides.extend(peers::memories(&bare, bytes, ops)?);
     let found = Found::of(bench.args.repeats(), sides);
-    report(bench, &name, &found, MEMORY, &[MEMORY]);
+    let own = [MEMORY, MEMORY_KEPT];
+    for ours in own {
+        report(bench, &name, &found, ours, &own);
+    }
     let evictions = stage
         .device
         .manager(MemType::VRAM)

@@ -20,7 +20,7 @@ use super::images::Images;
 use super::line::Line;
 use super::objects::{Bound, BufferShape, Shape, VulkanObject};
 use super::raw::{Buffer, BufferBind, Raw, Semaphore, SharedQueue, SparseSubmission};
-use super::step::{Held, Part};
+use super::step::{Held, Part, Parts};
 use super::watch::{Standing, Watched};
 
 /// Where an object is: which allocation ever made, from which byte on, how many.
@@ -41,7 +41,7 @@ pub struct Binding {
 struct Fresh {
     object: usize,
     place: Place,
-    parts: Vec<Part>,
+    parts: Parts,
 }
 
 impl Core {
@@ -77,19 +77,27 @@ impl Core {
             let bound = match &object.shape {
                 Shape::Memory => Bound::Memory,
                 Shape::Image(images) => self.place_image(images, &reserved)?,
+                Shape::Foreign(buffer) => Bound::Buffer {
+                    handle: buffer.handle(),
+                    address: buffer.address(),
+                    generation: 0,
+                },
                 Shape::Buffer(shape) => {
                     let side = reserved.side()?;
                     let parts = self.sides.parts(&side, shape.want.bytes)?;
                     let place = place_of(&parts);
-                    let current = shape.bound.lock().place.as_ref() == Some(&place);
-                    if !current && shape.sparse.is_some() {
+                    if let Some(ready) = shape.bound_at(&place) {
+                        if let Some(ready) = ready {
+                            self.wait_for(&mut waits, &ready)?;
+                        }
+                    } else if shape.sparse.is_some() {
                         self.check_sparse(shape, &parts)?;
                         fresh.push(Fresh {
                             object: n,
                             place,
                             parts,
                         });
-                    } else if !current {
+                    } else {
                         self.make_here(shape, &side, parts, place, &reserved)?;
                     }
                     shape.look()
@@ -100,14 +108,6 @@ impl Core {
         let rebound = fresh.len() as u64;
         if !fresh.is_empty() {
             self.rebind(locked, bos, &fresh, &mut waits)?;
-        }
-        for bo in bos {
-            if let Shape::Buffer(shape) = &AsRef::<VulkanObject>::as_ref(bo.object()).shape {
-                let ready = shape.bound.lock().ready.clone();
-                if let Some(ready) = ready {
-                    self.wait_for(&mut waits, &ready)?;
-                }
-            }
         }
         Ok(Binding {
             objects,
@@ -170,7 +170,7 @@ impl Core {
         &self,
         shape: &BufferShape,
         side: &Side,
-        parts: Vec<Part>,
+        parts: Parts,
         place: Place,
         reserved: &Reserved<'_, D>,
     ) -> Result<()> {

@@ -429,7 +429,7 @@ impl VulkanDevice {
         Arc::clone(&self.core.clock)
     }
 
-    pub(super) fn core(&self) -> &Core {
+    pub(super) fn core(&self) -> &Arc<Core> {
         &self.core
     }
 

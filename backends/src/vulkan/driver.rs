@@ -131,6 +131,10 @@ impl Driver for VulkanDriver {
         self.route_of(bo, object, job)
     }
 
+    fn reusable(&self, object: &VulkanObject) -> bool {
+        !object.went_out()
+    }
+
     fn released(&self, object: &VulkanObject, pending: &[Fence]) {
         object.released(pending);
     }

@@ -16,7 +16,7 @@ use super::raw::{
     Buffer, BufferWant, Commands, Image, ImageWant, Memory, MemoryWant, Raw, Requirements,
 };
 use super::region::{ChunkMemory, ChunkRegion};
-use super::step::Part;
+use super::step::{Part, Parts};
 
 /// An image object's images: one where it is, and those that are on their way.
 pub(super) struct Images {
@@ -54,7 +54,7 @@ pub(super) enum Form {
     /// An image, and the memory that it is in.
     Image(Arc<Image>, Arc<ChunkMemory>),
     /// Rows of texels.
-    Linear(Vec<Part>),
+    Linear(Parts),
 }
 
 /// The move of an image.

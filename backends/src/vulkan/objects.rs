@@ -9,10 +9,12 @@ use placement::{PAGE_SIZE, PageCount};
 use ttm::bo::BoInfo;
 use ttm::error::{Error, Result};
 use ttm::fence::Fence;
+use ttm::sync::atomic::{AtomicBool, Ordering};
 use ttm::sync::{Arc, Mutex};
 
 use super::bind::Place;
 use super::core::Core;
+use super::foreign::ForeignBuffer;
 use super::images::Images;
 use super::known::Fit;
 use super::raw::{Buffer, BufferWant, ImageWant};
@@ -26,7 +28,7 @@ use super::raw::{Buffer, BufferWant, ImageWant};
 /// let vertices = BufferInfo::new(1 << 20).usage(vk::BufferUsageFlags::VERTEX_BUFFER);
 /// # let _ = vertices;
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct BufferInfo {
     pub(super) bytes: u64,
     pub(super) usage: vk::BufferUsageFlags,
@@ -164,6 +166,8 @@ impl ImageInfo {
 pub struct VulkanObject {
     core: Arc<Core>,
     pub(super) shape: Shape,
+    /// Whether somebody else was ever handed its memory.
+    went_out: AtomicBool,
 }
 
 pub(super) enum Shape {
@@ -171,6 +175,8 @@ pub(super) enum Shape {
     Memory,
     Buffer(BufferShape),
     Image(Arc<Images>),
+    /// A buffer over memory of somebody else's.
+    Foreign(Arc<ForeignBuffer>),
 }
 
 pub(super) struct BufferShape {
@@ -224,13 +230,25 @@ pub enum Bound {
 }
 
 impl VulkanObject {
+    fn of(core: &Arc<Core>, shape: Shape) -> Self {
+        Self {
+            core: Arc::clone(core),
+            shape,
+            went_out: AtomicBool::new(false),
+        }
+    }
+
     pub(super) fn memory(core: &Arc<Core>, bytes: u64) -> Described {
         Described {
             info: BoInfo::new(bytes),
-            object: Self {
-                core: Arc::clone(core),
-                shape: Shape::Memory,
-            },
+            object: Self::of(core, Shape::Memory),
+        }
+    }
+
+    pub(super) fn foreign(core: &Arc<Core>, buffer: ForeignBuffer) -> Described {
+        Described {
+            info: BoInfo::new(buffer.bytes()).foreign(),
+            object: Self::of(core, Shape::Foreign(Arc::new(buffer))),
         }
     }
 
@@ -272,15 +290,15 @@ impl VulkanObject {
         let info = if stable { info } else { info.contiguous() };
         Ok(Described {
             info,
-            object: Self {
-                core: Arc::clone(core),
-                shape: Shape::Buffer(BufferShape {
+            object: Self::of(
+                core,
+                Shape::Buffer(BufferShape {
                     want,
                     needs,
                     sparse,
                     bound: Mutex::new(BoundState::default()),
                 }),
-            },
+            ),
         })
     }
 
@@ -308,10 +326,7 @@ impl VulkanObject {
         let align = needs.align.max(granule).next_multiple_of(PAGE_SIZE);
         Ok(Described {
             info: BoInfo::new(bytes).align(pages(align)).opaque().contiguous(),
-            object: Self {
-                core: Arc::clone(core),
-                shape: Shape::Image(images),
-            },
+            object: Self::of(core, Shape::Image(images)),
         })
     }
 
@@ -323,10 +338,10 @@ impl VulkanObject {
         }
     }
 
-    /// Whether its handle stays when it moves.
+    /// Whether it is a buffer whose handle stays for as long as it lives.
     #[must_use]
     pub fn is_stable(&self) -> bool {
-        matches!(&self.shape, Shape::Buffer(shape) if shape.sparse.is_some())
+        self.stable_buffer().is_some()
     }
 
     /// The buffer that stays, if it is such a one: for descriptors that are written once.
@@ -334,6 +349,7 @@ impl VulkanObject {
     pub fn stable_buffer(&self) -> Option<vk::Buffer> {
         match &self.shape {
             Shape::Buffer(shape) => shape.sparse.as_ref().map(|buffer| buffer.handle()),
+            Shape::Foreign(buffer) => Some(buffer.handle()),
             _ => None,
         }
     }
@@ -343,8 +359,20 @@ impl VulkanObject {
     pub fn stable_address(&self) -> Option<u64> {
         match &self.shape {
             Shape::Buffer(shape) => shape.sparse.as_ref()?.address(),
+            Shape::Foreign(buffer) => buffer.address(),
             _ => None,
         }
+    }
+
+    /// Whether a descriptor of its memory was ever handed out, by which others reach it.
+    #[must_use]
+    pub fn went_out(&self) -> bool {
+        // Relaxed: written and read under the object's reservation.
+        self.went_out.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn goes_out(&self) {
+        self.went_out.store(true, Ordering::Relaxed);
     }
 
     /// Its user has let go of it; `pending` may still use what it has.
@@ -358,6 +386,7 @@ impl VulkanObject {
                 fences.extend(bound.ready);
                 trash.put(fences, (bound.buffer, shape.sparse.clone()));
             }
+            Shape::Foreign(buffer) => trash.put(pending.to_vec(), Arc::clone(buffer)),
             Shape::Image(images) => {
                 self.core.sides.forget_images(images);
                 for (image, mut until) in images.take_all() {
@@ -382,6 +411,7 @@ impl core::fmt::Debug for VulkanObject {
             Shape::Buffer(shape) if shape.sparse.is_some() => "VulkanObject(stable buffer)",
             Shape::Buffer(_) => "VulkanObject(buffer)",
             Shape::Image(_) => "VulkanObject(image)",
+            Shape::Foreign(_) => "VulkanObject(buffer of somebody else's)",
         })
     }
 }
@@ -443,6 +473,12 @@ impl Core {
 }
 
 impl BufferShape {
+    /// Whether the buffer is bound to `place`, and behind what.
+    pub(super) fn bound_at(&self, place: &Place) -> Option<Option<Fence>> {
+        let bound = self.bound.lock();
+        (bound.place.as_ref() == Some(place)).then(|| bound.ready.clone())
+    }
+
     pub(super) fn look(&self) -> Bound {
         let bound = self.bound.lock();
         let buffer = self.sparse.as_ref().or(bound.buffer.as_ref());

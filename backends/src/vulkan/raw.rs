@@ -58,6 +58,7 @@ pub(super) struct Extensions {
     pub(super) memory_fd: Option<ash::khr::external_memory_fd::Device>,
     pub(super) semaphore_fd: Option<ash::khr::external_semaphore_fd::Device>,
     pub(super) pageable: Option<ash::ext::pageable_device_local_memory::Device>,
+    pub(super) dma_buf: bool,
     pub(super) budget: bool,
     pub(super) priority: bool,
 }
@@ -80,6 +81,7 @@ impl Extensions {
                 .map(|()| khr::external_semaphore_fd::Device::new(instance, device)),
             pageable: on(ext::pageable_device_local_memory::NAME)
                 .map(|()| ext::pageable_device_local_memory::Device::new(instance, device)),
+            dma_buf: has(ext::external_memory_dma_buf::NAME),
             budget: has(ext::memory_budget::NAME),
             priority: has(ext::memory_priority::NAME),
         }
@@ -132,6 +134,12 @@ impl Raw {
 
     pub(super) fn extensions(&self) -> &Extensions {
         &self.extensions
+    }
+
+    /// The functions by which memory goes out and comes in as a descriptor.
+    fn memory_fd(&self) -> Result<&ash::khr::external_memory_fd::Device, VulkanError> {
+        let functions = self.extensions.memory_fd.as_ref();
+        functions.ok_or_else(|| self.lacks("VK_KHR_external_memory_fd"))
     }
 
     /// Whether semaphores can go out.

@@ -2,6 +2,7 @@
 
 use ash::vk;
 use placement::{MemType, PAGE_SIZE};
+use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use ttm::driver::{CopyJob, Side};
 use ttm::error::{Error, Result};
@@ -56,6 +57,9 @@ pub(super) struct Part {
     pub(super) bytes: u64,
 }
 
+/// A side in the order of its bytes: mostly one run of one allocation.
+pub(super) type Parts = SmallVec<[Part; 1]>;
+
 /// A part of a job.
 pub(super) enum Step {
     Copy {
@@ -64,7 +68,7 @@ pub(super) enum Step {
         regions: Vec<vk::BufferCopy>,
     },
     Clear(Part),
-    Image(ImageStep),
+    Image(Box<ImageStep>),
 }
 
 impl Step {
@@ -153,13 +157,14 @@ impl Sides {
             pages => self.parts(pages, bytes).map(Form::Linear),
         };
         let (from, to) = (form(&job.src, false)?, form(&job.dst, true)?);
-        images.step(from, to).map(Step::Image)
+        let step = images.step(from, to)?;
+        Ok(Step::Image(Box::new(step)))
     }
 
     /// The first `bytes` bytes of a side.
-    pub(super) fn parts(&self, side: &Side, bytes: u64) -> Result<Vec<Part>> {
+    pub(super) fn parts(&self, side: &Side, bytes: u64) -> Result<Parts> {
         let mut left = bytes;
-        let mut parts: Vec<Part> = Vec::new();
+        let mut parts = Parts::new();
         let mut push = |held: Held, offset: u64, len: u64| {
             let bytes = len.min(left);
             left -= bytes;

@@ -1,13 +1,18 @@
 //! Buffers that keep their handle and their address wherever their objects go, buffers that are made
 //! anew at each place, and what is refused. The work on them is raw commands on the user's handle.
 
+use core::time::Duration;
+
 use ash::vk;
-use backends::vulkan::{Bound, BufferInfo, Copies, Described, VulkanDriver};
-use placement::{MemType, Placement};
+use backends::host::MemfdPages;
+use backends::vulkan::{Bound, BufferInfo, Copies, Described, Exported, VulkanDriver};
+use placement::{CacheMode, MemType, PageCount, Placement};
 use ttm::bo::Bo;
+use ttm::bo_cache::BoCache;
 use ttm::context::OpContext;
 use ttm::error::Error;
 use ttm::fence::Usage;
+use ttm::pages::{PageSource, Want};
 
 use super::gpu::{Gate, Gpu, buffer, generation};
 use super::stage::{MIB, Setup, Stage, in_type};
@@ -416,6 +421,18 @@ fn what_makes_no_sense_is_refused() {
     stage.assert_empty();
 }
 
+fn export(stage: &Stage, bo: &Bo<VulkanDriver>) -> Option<Exported> {
+    let mut exported = None;
+    let locked = stage.device.exec(OpContext::new(), |t| {
+        exported = Some(stage.vulkan.export(&t.lock(bo)?)?);
+        Ok(())
+    });
+    if let Err(error) = locked {
+        assert!(matches!(error, Error::Unsupported(_)), "{error}");
+    }
+    exported
+}
+
 /// What goes out as a descriptor comes in again as the same memory.
 #[test]
 fn memory_goes_out_and_comes_in() {
@@ -431,20 +448,12 @@ fn memory_goes_out_and_comes_in() {
     let gpu = Gpu::new(&stage);
     let (from, to) = (make(&stage, &info(MIB)), make(&stage, &info(MIB)));
     stage.write(&from, &words(4, 1, MIB)).unwrap();
-    let export = |bo: &Bo<VulkanDriver>| {
-        let mut exported = None;
-        let locked = stage.device.exec(OpContext::new(), |t| {
-            exported = Some(stage.vulkan.export(&t.lock(bo)?)?);
-            Ok(())
-        });
-        if let Err(error) = locked {
-            assert!(matches!(error, Error::Unsupported(_)), "{error}");
-        }
-        exported
-    };
-    assert!(export(&from).is_none(), "system pages do not go out");
+    assert!(
+        export(&stage, &from).is_none(),
+        "system pages do not go out"
+    );
     stage.validate(&from, &vram()).unwrap();
-    let exported = export(&from).expect("device memory does");
+    let exported = export(&stage, &from).expect("device memory does");
     assert_eq!(exported.bytes, MIB);
     // SAFETY: it is of this device, as it says.
     let foreign = unsafe {
@@ -472,6 +481,155 @@ fn memory_goes_out_and_comes_in() {
         .unwrap();
     done.wait();
     assert_words(&seen(&stage, &gpu, &to), 4, 1);
-    drop((done, foreign, gpu, from, to));
+    let cache = BoCache::new(&stage.device, 8 * MIB, Duration::from_secs(1));
+    assert!(cache.put(info(MIB), to));
+    assert!(!cache.put(info(MIB), from), "others reach it");
+    cache.clear();
+    drop((done, foreign, gpu));
     stage.assert_empty();
+}
+
+/// What comes in as an object is locked, fenced, bound and released with the others, and stays where it
+/// is.
+#[test]
+fn memory_of_others_is_an_object_that_stays() {
+    let Some(stage) = Setup::with_vram(16 * MIB)
+        .config(|c| c.stable(false))
+        .stage()
+    else {
+        return;
+    };
+    if stage.vulkan.trials().file.is_none() {
+        return super::stage::lacks(&"memory of the device goes out as no file");
+    }
+    let gpu = Gpu::new(&stage);
+    let (from, to) = (make(&stage, &info(MIB)), make(&stage, &info(MIB)));
+    stage.validate(&from, &vram()).unwrap();
+    let exported = export(&stage, &from).expect("device memory goes out");
+    // SAFETY: it is of this device, as it says.
+    let described = unsafe { stage.vulkan.import_object(exported, COPIED).unwrap() };
+    let foreign = stage.make(described);
+    assert!(foreign.object().is_stable());
+    // It goes nowhere, and nobody looks into it here.
+    for refused in [
+        stage.validate(&foreign, &vram()),
+        stage.validate(&foreign, &Placement::default()),
+        stage.write(&foreign, &[1]),
+        stage.read(&foreign).map(drop),
+    ] {
+        let error = refused.expect_err("it is somebody else's");
+        assert!(matches!(error, Error::Unsupported(why) if why.contains("somebody else")));
+    }
+    // Work on it, and then on another, by the fences of both.
+    let gate = Gate::new(&stage);
+    let filled = gpu
+        .fill_behind(&foreign, None, Some(&gate), 0x0505_0505)
+        .unwrap();
+    stage.validate(&to, &vram()).unwrap();
+    let copied = gpu.copy(&foreign, &to, None, MIB).unwrap();
+    assert_eq!(filled.bound[0], copied.bound[0], "one handle for ever");
+    // It is dropped with work on it, which has its buffer until the end.
+    let cache = BoCache::new(&stage.device, 8 * MIB, Duration::from_secs(1));
+    assert!(!cache.put((), foreign), "it is nobody's to give on");
+    stage.device.reap();
+    assert!(!filled.fence.is_signalled());
+    gate.open();
+    copied.wait();
+    assert!(seen(&stage, &gpu, &to).iter().all(|byte| *byte == 5));
+    assert!(seen(&stage, &gpu, &from).iter().all(|byte| *byte == 5));
+    drop((filled, copied, gate, gpu, from, to));
+    stage.assert_empty();
+}
+
+/// A dma-buf comes in whatever its maker numbers memory types. On lavapipe, which maps whatever it is
+/// handed, a memory file stands in for it.
+#[test]
+fn a_dma_buf_comes_in_without_a_memory_type() {
+    let Some(stage) = Setup::with_vram(16 * MIB).stage() else {
+        return;
+    };
+    if !stage.vulkan.facts().name.contains("llvmpipe") {
+        return super::stage::lacks(&"a device that takes a memory file for a dma-buf");
+    }
+    let file = MemfdPages::new().unwrap();
+    let run = file.take(&Want::new(PageCount::new(16).unwrap())).unwrap();
+    assert_eq!(run.span().first, 0, "a dma-buf begins with its content");
+    let from = |how, type_index| Exported {
+        fd: file.file().try_clone().unwrap().into(),
+        how,
+        type_index,
+        allocation: 1 << 16,
+        offset: 0,
+        bytes: 1 << 16,
+    };
+    let how = vk::ExternalMemoryHandleTypeFlags::DMA_BUF_EXT;
+    // SAFETY: lavapipe maps the file, which is so large; the pages are taken.
+    let described = unsafe { stage.vulkan.import_object(from(how, 99), COPIED) };
+    let described = match described {
+        Ok(described) => described,
+        Err(Error::Backend(error)) if error.to_string().contains("VK_EXT_external") => {
+            file.give(run.dirtied());
+            return super::stage::lacks(&error);
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let gpu = Gpu::new(&stage);
+    let foreign = stage.make(described);
+    gpu.fill(&foreign, None, 0x0909_0909).unwrap().wait();
+    let mut found = vec![0; 1 << 16];
+    file.map(run.span(), CacheMode::Cached)
+        .unwrap()
+        .read(0, &mut found);
+    assert!(found.iter().all(|byte| *byte == 9), "the same bytes");
+    drop((gpu, foreign));
+    stage.assert_empty();
+    file.give(run.dirtied());
+}
+
+/// What comes out of a cache is bound as it was: the same handle, no new bind, and, as nobody cleared
+/// it, the words of its last user. Its next user's work comes behind that of the last.
+#[test]
+fn a_cached_buffer_comes_back_bound() {
+    for stable in [false, true] {
+        let setup = Setup::with_vram(16 * MIB).config(|c| c.stable(stable));
+        let Some(stage) = setup.stage() else {
+            return;
+        };
+        let gpu = Gpu::new(&stage);
+        let cache = BoCache::new(&stage.device, 8 * MIB, Duration::from_secs(3600));
+        let want = info(MIB);
+        let bo = make(&stage, &want);
+        let first = gpu.fill(&bo, Some(&vram()), 0x0707_0707).unwrap();
+        let id = bo.id();
+        assert!(cache.put(want.clone(), bo));
+        let bo = cache.take(&want).expect("it lies there");
+        assert_eq!(bo.id(), id);
+        let again = gpu
+            .work(&[(&bo, Usage::Write)], Some(&vram()), |_, _, _| {})
+            .unwrap();
+        assert_eq!(first.bound, again.bound, "handle, address, generation");
+        assert_eq!(again.rebound, 0);
+        again.wait();
+        assert!(first.fence.is_signalled(), "it came behind");
+        let words = seen(&stage, &gpu, &bo);
+        assert!(words.iter().all(|byte| *byte == 7), "as it was left");
+        let copied = || {
+            let system = stage.device.manager(MemType::SYSTEM).unwrap();
+            system.counters().bytes_in
+        };
+        let before = copied();
+        // Who needs the room has it.
+        assert!(cache.put(want.clone(), bo));
+        let big: Vec<_> = (0..15).map(|_| make(&stage, &want)).collect();
+        for bo in &big {
+            stage.validate(bo, &vram()).unwrap();
+        }
+        let last = make(&stage, &want);
+        stage.validate(&last, &vram()).unwrap();
+        assert!(cache.take(&want).is_none());
+        assert_eq!(copied(), before, "nothing was copied away");
+        cache.check().unwrap();
+        drop((first, again, gpu, big, last));
+        stage.assert_empty();
+    }
 }

@@ -85,6 +85,23 @@ impl Memory {
         Self::made(raw, info, Some(from))
     }
 
+    /// The memory types as which a descriptor can come in, a bit for each.
+    ///
+    /// # Errors
+    /// Those of `vkGetMemoryFdPropertiesKHR`.
+    pub(in super::super) fn types_of_fd(
+        raw: &Raw,
+        fd: &OwnedFd,
+        how: vk::ExternalMemoryHandleTypeFlags,
+    ) -> Result<u32, VulkanError> {
+        let memory_fd = raw.memory_fd()?;
+        let mut found = vk::MemoryFdPropertiesKHR::default();
+        // SAFETY: the device lives (rule at the head), the extension is on, and the descriptor is open.
+        let answer = unsafe { memory_fd.get_memory_fd_properties(how, fd.as_raw_fd(), &mut found) };
+        raw.said("vkGetMemoryFdPropertiesKHR", answer)?;
+        Ok(found.memory_type_bits)
+    }
+
     /// Makes memory of somebody else's this device's too.
     ///
     /// # Errors
@@ -99,9 +116,7 @@ impl Memory {
         type_index: u32,
         bytes: u64,
     ) -> Result<Self, VulkanError> {
-        if raw.extensions.memory_fd.is_none() {
-            return Err(raw.lacks("VK_KHR_external_memory_fd"));
-        }
+        raw.memory_fd()?;
         let mut import = vk::ImportMemoryFdInfoKHR::default()
             .handle_type(how)
             .fd(fd.as_raw_fd());
@@ -220,9 +235,7 @@ impl Memory {
         &self,
         as_what: vk::ExternalMemoryHandleTypeFlags,
     ) -> Result<OwnedFd, VulkanError> {
-        let Some(functions) = &self.raw.extensions.memory_fd else {
-            return Err(self.raw.lacks("VK_KHR_external_memory_fd"));
-        };
+        let functions = self.raw.memory_fd()?;
         let info = vk::MemoryGetFdInfoKHR::default()
             .memory(self.handle)
             .handle_type(as_what);
