@@ -159,7 +159,8 @@ impl<D: Driver, K: Ord + Send + 'static> BoCache<D, K> {
         }
     }
 
-    /// Lays an object by for the next who asks for the kind. Answers false if it was dropped instead,
+    /// Lays an object by for the next who asks for the kind; whoever did uses no handle or address of it any
+    /// more. Answers false if it was dropped instead,
     /// because it
     /// - has other handles, windows or borrowers, or is locked by somebody;
     /// - is pinned, in a bulk group, shares its reservation, or is in frames that a user brought;

@@ -225,6 +225,13 @@ impl BoCore {
                 if state.pins > 0 { "I-07" } else { "I-41" }
             ));
         }
+        let level = manager.level(resource.node());
+        if level != Some(state.level()) {
+            return Err(format!(
+                "I-41: object {id} is at level {level:?} and should be at {}",
+                state.level()
+            ));
+        }
         held.fences().check()?;
         self.check_space(resource, sums)?;
         if let Some(placement) = &state.placement

@@ -241,6 +241,11 @@ impl Lru {
         self.find(id).map(|index| self.nodes[index as usize].home)
     }
 
+    /// The level of an entry; `None` if it is gone.
+    pub(crate) fn level(&self, id: NodeId) -> Option<u8> {
+        self.find(id).map(|index| self.nodes[index as usize].level)
+    }
+
     /// Changes level and group of an entry whose object was used last at `stamp`.
     pub(crate) fn reclassify(
         &mut self,

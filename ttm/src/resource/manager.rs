@@ -377,6 +377,10 @@ impl Manager {
         self.state.lock().lru.home(node)
     }
 
+    pub(crate) fn level(&self, node: NodeId) -> Option<u8> {
+        self.state.lock().lru.level(node)
+    }
+
     pub(crate) fn reclassify(&self, node: NodeId, level: u8, bulk: Option<Arc<Bulk>>, stamp: u64) {
         self.state.lock().lru.reclassify(node, level, bulk, stamp);
     }

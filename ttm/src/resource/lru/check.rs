@@ -15,7 +15,13 @@ impl Lru {
             let expected = match (&node.what, node.home) {
                 (What::Free { .. }, _) => 0,
                 (What::Group { .. }, _) => 1,
-                (What::One { .. }, Home::Ordered) => {
+                (What::One { bulk, .. }, Home::Ordered) => {
+                    if bulk.is_none() && node.order != u32::from(node.level) {
+                        return Err(format!(
+                            "I-41: entry {index} of level {} is in the order {}",
+                            node.level, node.order
+                        ));
+                    }
                     ordered += 1;
                     1
                 }
