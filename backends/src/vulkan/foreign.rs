@@ -1,6 +1,7 @@
-//! Memory that goes out as a descriptor, and memory of others that comes in as one.
+//! Memory that goes out as a descriptor, and memory and semaphores of others that come in as one.
 //!
-//! The rule that the `unsafe` blocks here rely on: that of [`VulkanDevice::import`].
+//! The rule that the `unsafe` blocks here rely on: those of
+//! [`VulkanDevice::import`] and [`VulkanDevice::import_timeline`].
 #![expect(unsafe_code, reason = "a descriptor says nothing of what it is of")]
 
 use core::fmt;
@@ -16,7 +17,8 @@ use ttm::error::{Error, Result};
 use super::core::Core;
 use super::device::VulkanDevice;
 use super::objects::{Described, VulkanObject};
-use super::raw::{Buffer, BufferWant, Memory};
+use super::raw::{Buffer, BufferWant, Memory, Semaphore};
+use super::user_timeline::UserTimeline;
 
 /// An object's memory as it goes out, or somebody else's as it comes in.
 #[derive(Debug)]
@@ -34,6 +36,24 @@ pub struct Exported {
     pub offset: u64,
     /// Bytes of the object.
     pub bytes: u64,
+}
+
+impl VulkanDevice {
+    /// Takes a timeline semaphore of another process or API in, at the value where it is. Whoever made it
+    /// and its user agree on who signals which value: [`UserTimeline::fence_at`] is a fence of either's.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] if semaphores of this device do not come in, or the driver refuses this one; the
+    /// descriptor is closed.
+    ///
+    /// # Safety
+    /// The descriptor is of a timeline semaphore, of a device with the same driver and UUIDs.
+    pub unsafe fn import_timeline(&self, fd: OwnedFd) -> Result<UserTimeline> {
+        // SAFETY: as the caller promises.
+        let semaphore = unsafe { Semaphore::import(self.raw(), fd)? };
+        let value = semaphore.value()?;
+        Ok(self.user_timeline(semaphore, value))
+    }
 }
 
 /// A buffer over memory of somebody else's, which no manager moves or knows of.
@@ -114,7 +134,7 @@ impl VulkanDevice {
     /// ever, and goes when nobody has the object and the fences of its work have signalled.
     ///
     /// What others did to the memory, and what they wait for, is between them and its user: ownership of
-    /// queue families, and [semaphores](VulkanDevice::adopt_timeline).
+    /// queue families, and semaphores that [come in](VulkanDevice::import_timeline).
     ///
     /// # Errors
     /// [`Error::Backend`] if the device takes no such descriptor, or the buffer does not go there;

@@ -142,6 +142,12 @@ impl Raw {
         functions.ok_or_else(|| self.lacks("VK_KHR_external_memory_fd"))
     }
 
+    /// The functions by which semaphores do.
+    fn semaphore_fd(&self) -> Result<&ash::khr::external_semaphore_fd::Device, VulkanError> {
+        let functions = self.extensions.semaphore_fd.as_ref();
+        functions.ok_or_else(|| self.lacks("VK_KHR_external_semaphore_fd"))
+    }
+
     /// Whether semaphores can go out.
     pub(super) fn exports_semaphores(&self) -> bool {
         self.extensions.semaphore_fd.is_some() && self.facts.can.semaphore_fd

@@ -87,7 +87,7 @@ impl UserTimeline {
     /// A descriptor of the semaphore, for another process or API.
     ///
     /// # Errors
-    /// [`Error::Backend`] if semaphores of this device do not go out.
+    /// [`Error::Backend`] if semaphores of this device do not go out, or it was adopted or came in itself.
     pub fn export(&self) -> Result<OwnedFd> {
         Ok(self.line.semaphore().export()?)
     }

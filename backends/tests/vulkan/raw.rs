@@ -494,3 +494,74 @@ fn an_image_that_left_leaves_its_memory() {
     drop(bo);
     s.end();
 }
+
+/// Semaphores go out as descriptors and come in as others at their value, where the driver has that; here
+/// it is played, but for the payload, which the two would share.
+#[test]
+fn a_timeline_goes_out_and_comes_in_at_its_value() {
+    let turn = super::stage::turn();
+    plan::calm();
+    plan::plan().semaphore_fds = true;
+    let setup = Setup::with_vram(16 * MIB).config(|c| c.copies(Copies::Queue));
+    let Some(s) = Shimmed::with(&setup, turn) else {
+        return;
+    };
+    let fds = || {
+        let all = std::fs::read_dir("/proc/self/fd").unwrap();
+        let targets = all.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+        let of_one = |t: &std::path::PathBuf| t.to_string_lossy().contains("ttm-semaphore");
+        targets.filter(of_one).count()
+    };
+    let ours = s.vulkan.timeline().unwrap();
+    signal(&s, ours.semaphore(), 5);
+    let out = ours.export().unwrap();
+    assert_eq!(fds(), 1);
+    // SAFETY: what went out is a timeline of this device.
+    let theirs = unsafe { s.vulkan.import_timeline(out) }.unwrap();
+    assert_eq!(fds(), 0, "it is the driver's");
+    assert_eq!(value_of(&s, theirs.semaphore()), 5);
+    assert!(theirs.fence_at(5).is_err(), "that was before it came in");
+    let bo = made(&s, 1);
+    let fence = theirs.fence_at(9).unwrap();
+    add(&s, &bo, &fence);
+    let moved = send(&s, &bo, MemType::VRAM);
+    assert!(is_still_pending(&moved), "it waits for the other side");
+    signal(&s, theirs.semaphore(), 9);
+    eventually("the move", || moved.is_signalled());
+    assert_words(&s.read(&bo).unwrap(), 1, 0);
+    let again = theirs.export();
+    assert!(again.is_err(), "what came in does not go out: {again:?}");
+
+    plan::once(
+        Call::ImportSemaphore,
+        vk::Result::ERROR_INVALID_EXTERNAL_HANDLE,
+    );
+    let out = ours.export().unwrap();
+    // SAFETY: as above.
+    let refused = unsafe { s.vulkan.import_timeline(out) };
+    assert!(refused.is_err());
+    assert_eq!(fds(), 0, "it is closed");
+    drop((bo, ours, theirs, fence, moved));
+    s.end();
+}
+
+/// Without the driver's help it is an error that says so.
+#[test]
+fn a_timeline_stays_where_none_goes_out() {
+    let Some(s) = shimmed() else {
+        return;
+    };
+    let ours = s.vulkan.timeline().unwrap();
+    if s.vulkan.facts().can.semaphore_fd {
+        return super::stage::lacks(&"a device without semaphores that go out");
+    }
+    let refused = ours.export().expect_err("there is no such extension");
+    assert!(refused.to_string().contains("semaphore"), "{refused}");
+    let file = std::fs::File::open("/dev/null").unwrap();
+    // SAFETY: the device takes none in, so it is not looked at.
+    let refused = unsafe { s.vulkan.import_timeline(file.into()) };
+    let refused = refused.expect_err("there is no such extension");
+    assert!(refused.to_string().contains("VK_KHR_external_semaphore_fd"));
+    drop(ours);
+    s.end();
+}

@@ -45,12 +45,18 @@ impl Opened {
         // SAFETY: the physical device is of the instance (rule at the head).
         let has = unsafe { plain.enumerate_device_extension_properties(physical) }
             .map_err(VulkanError::call("vkEnumerateDeviceExtensionProperties"))?;
+        let played = plan::plan().semaphore_fds;
         let has = |name: &&CStr| {
-            has.iter()
-                .any(|e| e.extension_name_as_c_str().is_ok_and(|n| n == *name))
+            played && **name == *ash::khr::external_semaphore_fd::NAME
+                || has
+                    .iter()
+                    .any(|e| e.extension_name_as_c_str().is_ok_and(|n| n == *name))
         };
         let extensions: Vec<&'static CStr> = wanted.into_iter().filter(has).collect();
-        let names: Vec<_> = extensions.iter().map(|name| name.as_ptr()).collect();
+        let real = extensions
+            .iter()
+            .filter(|name| !played || **name != ash::khr::external_semaphore_fd::NAME);
+        let names: Vec<_> = real.map(|name| name.as_ptr()).collect();
         // SAFETY: as above.
         let families = unsafe { plain.get_physical_device_queue_family_properties(physical) };
         let family = families

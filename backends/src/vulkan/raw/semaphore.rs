@@ -1,7 +1,7 @@
 //! Semaphores that count.
 
 use core::time::Duration;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use ash::vk;
 use ttm::sync::Arc;
@@ -13,6 +13,8 @@ pub(in super::super) struct Semaphore {
     raw: Arc<Raw>,
     handle: vk::Semaphore,
     ours: bool,
+    /// It was made to go out as a descriptor.
+    goes_out: bool,
 }
 
 impl Semaphore {
@@ -36,7 +38,35 @@ impl Semaphore {
             raw: Arc::clone(raw),
             handle: raw.said("vkCreateSemaphore", answer)?,
             ours: true,
+            goes_out: exported,
         })
+    }
+
+    /// Makes one that is also that of a descriptor, at the value where that is.
+    ///
+    /// # Errors
+    /// Those of `vkCreateSemaphore` and `vkImportSemaphoreFdKHR`; [`VulkanError::Unsuitable`] without the
+    /// extension. The descriptor is closed then.
+    ///
+    /// # Safety
+    /// The descriptor is of a timeline semaphore of such a device as the driver can share.
+    pub(in super::super) unsafe fn import(
+        raw: &Arc<Raw>,
+        fd: OwnedFd,
+    ) -> Result<Self, VulkanError> {
+        let functions = raw.semaphore_fd()?;
+        let made = Self::create(raw, false)?;
+        let info = vk::ImportSemaphoreFdInfoKHR::default()
+            .semaphore(made.handle)
+            .handle_type(vk::ExternalSemaphoreHandleTypeFlags::OPAQUE_FD)
+            .fd(fd.as_raw_fd());
+        // SAFETY: the semaphore was just made, a timeline as the descriptor's is (the caller promises),
+        // which is open.
+        let answer = unsafe { functions.import_semaphore_fd(&info) };
+        raw.said("vkImportSemaphoreFdKHR", answer)?;
+        // The driver has it now.
+        let _ = fd.into_raw_fd();
+        Ok(made)
     }
 
     /// Takes a user's on.
@@ -48,6 +78,7 @@ impl Semaphore {
             raw: Arc::clone(raw),
             handle,
             ours: false,
+            goes_out: false,
         }
     }
 
@@ -83,15 +114,19 @@ impl Semaphore {
     /// A descriptor of it.
     ///
     /// # Errors
-    /// Those of `vkGetSemaphoreFdKHR`; [`VulkanError::Unsuitable`] without the extension.
+    /// Those of `vkGetSemaphoreFdKHR`; [`VulkanError::Unsuitable`] without the extension, and if it was not
+    /// made to go out.
     pub(in super::super) fn export(&self) -> Result<OwnedFd, VulkanError> {
-        let Some(functions) = &self.raw.extensions.semaphore_fd else {
-            return Err(self.raw.lacks("VK_KHR_external_semaphore_fd"));
-        };
+        let functions = self.raw.semaphore_fd()?;
+        if !self.goes_out {
+            return Err(self
+                .raw
+                .lacks("timeline semaphores that go out, or it is another's"));
+        }
         let info = vk::SemaphoreGetFdInfoKHR::default()
             .semaphore(self.handle)
             .handle_type(vk::ExternalSemaphoreHandleTypeFlags::OPAQUE_FD);
-        // SAFETY: the semaphore lives and was made to go out (its makers ask only then).
+        // SAFETY: the semaphore lives and was made to go out (checked).
         let answer = unsafe { functions.get_semaphore_fd(&info) };
         let fd = self.raw.said("vkGetSemaphoreFdKHR", answer)?;
         // SAFETY: the call gives a new descriptor to its caller.

@@ -29,6 +29,7 @@ pub(crate) enum Call {
     End,
     HostPointer,
     MemoryFd,
+    ImportSemaphore,
 }
 
 impl Call {
@@ -68,6 +69,8 @@ pub(crate) struct Plan {
     /// Whether the device's memory looks as if the CPU did not reach it, beside memory of the host's
     /// that it does reach.
     pub(crate) hidden: bool,
+    /// Whether semaphores go out and come in, which is played.
+    pub(crate) semaphore_fds: bool,
 }
 
 pub(crate) fn plan() -> MutexGuard<'static, Plan> {

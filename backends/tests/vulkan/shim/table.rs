@@ -5,6 +5,9 @@
 //! long as that device lives.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
+use std::fs::File;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
 use ash::vk;
@@ -70,11 +73,13 @@ pub(super) fn wrap(device: &ash::Device, instance: &ash::Instance) -> (ash::Devi
     };
     let i1_0 = ash::InstanceFnV1_0 {
         get_physical_device_memory_properties,
+        enumerate_device_extension_properties,
         get_device_proc_addr,
         ..instance.fp_v1_0().clone()
     };
     let i1_1 = ash::InstanceFnV1_1 {
         get_physical_device_memory_properties2,
+        get_physical_device_external_semaphore_properties,
         ..instance.fp_v1_1().clone()
     };
     let device = ash::Device::from_parts_1_3(
@@ -158,10 +163,6 @@ wrapped! {
     v1_0.bind_image_memory(
         device: vk::Device, image: vk::Image, memory: vk::DeviceMemory, offset: u64
     ) is BindImage;
-    v1_0.create_semaphore(
-        device: vk::Device, info: *const vk::SemaphoreCreateInfo<'_>, allocator: Allocator<'_>,
-        semaphore: *mut vk::Semaphore
-    ) is CreateSemaphore;
     v1_0.create_command_pool(
         device: vk::Device, info: *const vk::CommandPoolCreateInfo<'_>, allocator: Allocator<'_>,
         pool: *mut vk::CommandPool
@@ -183,6 +184,95 @@ wrapped! {
     v1_2.signal_semaphore(
         device: vk::Device, info: *const vk::SemaphoreSignalInfo<'_>
     ) is Signal;
+}
+
+unsafe extern "system" fn create_semaphore(
+    device: vk::Device,
+    info: *const vk::SemaphoreCreateInfo<'_>,
+    allocator: Allocator<'_>,
+    semaphore: *mut vk::Semaphore,
+) -> vk::Result {
+    let (fails, played) = {
+        let mut plan = plan();
+        (plan.turn(Call::CreateSemaphore), plan.semaphore_fds)
+    };
+    if let Some(result) = fails {
+        return result;
+    }
+    // SAFETY: the caller hands in a valid structure.
+    let mut info = unsafe { *info };
+    if played && in_chain(info.p_next, vk::StructureType::EXPORT_SEMAPHORE_CREATE_INFO).is_some() {
+        // The driver knows of no such thing; what else there is in the chain says that it counts.
+        let kind = in_chain(info.p_next, vk::StructureType::SEMAPHORE_TYPE_CREATE_INFO);
+        let kind = kind.expect("only timelines go out");
+        // SAFETY: the type in the chain says what it is.
+        let kind = unsafe { *kind.cast::<vk::SemaphoreTypeCreateInfo<'_>>() };
+        let kind = vk::SemaphoreTypeCreateInfo {
+            p_next: core::ptr::null(),
+            ..kind
+        };
+        info.p_next = (&raw const kind).cast();
+        // SAFETY: the rule at the head; the structure in the chain lives for the call.
+        return unsafe {
+            (real().v1_0.create_semaphore)(device, &raw const info, allocator, semaphore)
+        };
+    }
+    // SAFETY: the rule at the head.
+    unsafe { (real().v1_0.create_semaphore)(device, &raw const info, allocator, semaphore) }
+}
+
+/// The extensions of the driver, and the one that is played, if it is not among them.
+unsafe extern "system" fn enumerate_device_extension_properties(
+    physical: vk::PhysicalDevice,
+    layer: *const c_char,
+    count: *mut u32,
+    found: *mut vk::ExtensionProperties,
+) -> vk::Result {
+    let list = real().i1_0.enumerate_device_extension_properties;
+    if !plan().semaphore_fds {
+        // SAFETY: the rule at the head.
+        return unsafe { list(physical, layer, count, found) };
+    }
+    let mut all = 0;
+    // SAFETY: the rule at the head; without a place for them they are counted.
+    let answer = unsafe { list(physical, layer, &raw mut all, core::ptr::null_mut()) };
+    assert_eq!(answer, vk::Result::SUCCESS);
+    if found.is_null() {
+        // SAFETY: the place is the caller's.
+        unsafe { *count = all + 1 };
+        return vk::Result::SUCCESS;
+    }
+    // SAFETY: the caller has room for as many as were counted, which is one more.
+    let answer = unsafe { list(physical, layer, &raw mut all, found) };
+    let mut played = vk::ExtensionProperties::default();
+    played
+        .extension_name
+        .iter_mut()
+        .zip(ash::khr::external_semaphore_fd::NAME.to_bytes())
+        .for_each(|(to, from)| *to = *from as c_char);
+    // SAFETY: as above.
+    let last = unsafe { &mut *found.wrapping_add(all as usize) };
+    *last = played;
+    // SAFETY: the place is the caller's.
+    unsafe { *count = all + 1 };
+    answer
+}
+
+unsafe extern "system" fn get_physical_device_external_semaphore_properties(
+    physical: vk::PhysicalDevice,
+    info: *const vk::PhysicalDeviceExternalSemaphoreInfo<'_>,
+    found: *mut vk::ExternalSemaphoreProperties<'_>,
+) {
+    let ask = real()
+        .i1_1
+        .get_physical_device_external_semaphore_properties;
+    // SAFETY: the rule at the head.
+    unsafe { ask(physical, info, found) };
+    if plan().semaphore_fds {
+        use vk::ExternalSemaphoreFeatureFlags as F;
+        // SAFETY: the call wrote it, and it is the caller's.
+        unsafe { (*found).external_semaphore_features = F::EXPORTABLE | F::IMPORTABLE };
+    }
 }
 
 /// What was submitted is over, whatever is said.
@@ -359,9 +449,22 @@ unsafe extern "system" fn get_device_proc_addr(
             let ours: vk::PFN_vkGetMemoryFdKHR = get_memory_fd;
             ours as *const c_void
         }
+        b"vkGetSemaphoreFdKHR" if plan().semaphore_fds => {
+            let ours: vk::PFN_vkGetSemaphoreFdKHR = get_semaphore_fd;
+            return played(ours as *const c_void);
+        }
+        b"vkImportSemaphoreFdKHR" if plan().semaphore_fds => {
+            let ours: vk::PFN_vkImportSemaphoreFdKHR = import_semaphore_fd;
+            return played(ours as *const c_void);
+        }
         _ => return found,
     };
     found?;
+    played(ours)
+}
+
+/// The address of a function, as the loader gives it.
+fn played(ours: *const c_void) -> vk::PFN_vkVoidFunction {
     // SAFETY: it is the address of a function.
     Some(unsafe { core::mem::transmute::<*const c_void, unsafe extern "system" fn()>(ours) })
 }
@@ -398,4 +501,64 @@ unsafe extern "system" fn get_memory_fd(
     let function = real().memory_fd.expect("it was looked up before");
     // SAFETY: the rule at the head.
     unsafe { function(device, info, fd) }
+}
+
+/// What stands in for a semaphore that goes out: a file with its value.
+unsafe extern "system" fn get_semaphore_fd(
+    device: vk::Device,
+    info: *const vk::SemaphoreGetFdInfoKHR<'_>,
+    fd: *mut c_int,
+) -> vk::Result {
+    // SAFETY: the caller hands in a valid structure.
+    let info = unsafe { *info };
+    assert_eq!(
+        info.handle_type,
+        vk::ExternalSemaphoreHandleTypeFlags::OPAQUE_FD
+    );
+    let mut value = 0;
+    // SAFETY: the rule at the head.
+    let answer = unsafe {
+        (real().v1_2.get_semaphore_counter_value)(device, info.semaphore, &raw mut value)
+    };
+    assert_eq!(answer, vk::Result::SUCCESS);
+    // SAFETY: the place is the caller's.
+    unsafe { *fd = OwnedFd::from(file_with(value)).into_raw_fd() };
+    vk::Result::SUCCESS
+}
+
+/// A file without a name that holds a value.
+fn file_with(value: u64) -> File {
+    let name = std::env::temp_dir().join(format!("ttm-semaphore-{}", std::process::id()));
+    let mut options = File::options();
+    let file = options.read(true).write(true).create_new(true).open(&name);
+    let file = file.expect("one at a time");
+    std::fs::remove_file(name).expect("just made");
+    file.write_all_at(&value.to_le_bytes(), 0).expect("8 bytes");
+    file
+}
+
+/// A semaphore that comes in is brought to the value that the file has, which is closed.
+unsafe extern "system" fn import_semaphore_fd(
+    device: vk::Device,
+    info: *const vk::ImportSemaphoreFdInfoKHR<'_>,
+) -> vk::Result {
+    if let Some(result) = plan().turn(Call::ImportSemaphore) {
+        return result;
+    }
+    // SAFETY: the caller hands in a valid structure.
+    let info = unsafe { *info };
+    assert!(info.flags.is_empty(), "for good");
+    assert_eq!(
+        info.handle_type,
+        vk::ExternalSemaphoreHandleTypeFlags::OPAQUE_FD
+    );
+    // SAFETY: the descriptor is the driver's from here on.
+    let file = File::from(unsafe { OwnedFd::from_raw_fd(info.fd) });
+    let mut value = [0; 8];
+    file.read_exact_at(&mut value, 0).expect("8 bytes");
+    let signal = vk::SemaphoreSignalInfo::default()
+        .semaphore(info.semaphore)
+        .value(u64::from_le_bytes(value));
+    // SAFETY: the rule at the head; a fresh semaphore is at 0.
+    unsafe { (real().v1_2.signal_semaphore)(device, &raw const signal) }
 }
