@@ -10,6 +10,7 @@ use ttm::device::Device;
 use ttm::map::{Abilities, Windows};
 use ttm::pages::PageSource;
 use ttm::sync::Arc;
+use ttm::trace::{Event, Record, Sink};
 
 use crate::object::Object;
 use crate::slots::Slots;
@@ -22,6 +23,18 @@ const SWAP: u64 = 1 << 30;
 
 /// Threads that serve accesses which wait.
 const SERVERS: usize = 2;
+
+/// Ends the program, with what was found, where a thread that touches a window would end it with a signal.
+struct Signals;
+
+impl Sink for Signals {
+    fn record(&self, record: &Record) {
+        if let Event::Poisoned { .. } = record.event {
+            eprintln!("window_torture: wrong: {}", record.event);
+            std::process::exit(1);
+        }
+    }
+}
 
 /// A card with its manager.
 pub(crate) struct Rig {
@@ -58,6 +71,7 @@ impl Rig {
         let mut builder = Device::builder(SimDriver::new().routes(routes), gpu.clock())
             .pages(frames)
             .backup(Arc::new(backup))
+            .sink(Arc::new(Signals))
             .system_limit(pages(LEAST_VRAM.max(bytes * 4))?)
             .frames(MemType::TT, Box::new(Range::new(vram)))
             .memory(MemType::VRAM, Box::new(Range::new(vram)), gpu.region());
