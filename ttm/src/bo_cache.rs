@@ -174,20 +174,16 @@ impl<D: Driver, K: Ord + Send + 'static> BoCache<D, K> {
     pub fn put(&self, kind: K, bo: Bo<D>) -> bool {
         let bytes = bo.pages().bytes();
         let ours = Arc::ptr_eq(&bo.core.device, &self.inner.device);
-        let mut shelves;
-        if ours && bo.handles() == 1 && bo.core.set_spare() {
-            shelves = self.inner.shelves.lock();
-            if bytes <= shelves.limit {
-                let over = shelves.put(kind, bo, bytes);
-                drop(shelves);
-                drop(over);
-                return true;
-            }
-        } else {
-            shelves = self.inner.shelves.lock();
+        let spare = ours && bo.handles() == 1 && bo.core.set_spare();
+        let mut shelves = self.inner.shelves.lock();
+        if !spare || bytes > shelves.limit {
+            shelves.usage.refused += 1;
+            return false;
         }
-        shelves.usage.refused += 1;
-        false
+        let over = shelves.put(kind, bo, bytes);
+        drop(shelves);
+        drop(over);
+        true
     }
 
     /// Changes the limit, in bytes; what is over it goes, the oldest first.

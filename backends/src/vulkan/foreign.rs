@@ -38,25 +38,7 @@ pub struct Exported {
     pub bytes: u64,
 }
 
-impl VulkanDevice {
-    /// Takes a timeline semaphore of another process or API in, at the value where it is. Whoever made it
-    /// and its user agree on who signals which value: [`UserTimeline::fence_at`] is a fence of either's.
-    ///
-    /// # Errors
-    /// [`Error::Backend`] if semaphores of this device do not come in, or the driver refuses this one; the
-    /// descriptor is closed.
-    ///
-    /// # Safety
-    /// The descriptor is of a timeline semaphore, of a device with the same driver and UUIDs.
-    pub unsafe fn import_timeline(&self, fd: OwnedFd) -> Result<UserTimeline> {
-        // SAFETY: as the caller promises.
-        let semaphore = unsafe { Semaphore::import(self.raw(), fd)? };
-        let value = semaphore.value()?;
-        Ok(self.user_timeline(semaphore, value))
-    }
-}
-
-/// A buffer over memory of somebody else's, which no manager moves or knows of.
+/// A buffer over memory of somebody else's, which no manager moves.
 pub struct ForeignBuffer {
     // First: it goes before its memory.
     buffer: Buffer,
@@ -184,6 +166,22 @@ impl VulkanDevice {
             buffer,
             _memory: memory,
         })
+    }
+
+    /// Takes a timeline semaphore of another process or API in, at the value where it is. Whoever made it
+    /// and its user agree on who signals which value: [`UserTimeline::fence_at`] is a fence of either's.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] if semaphores of this device do not come in, or the driver refuses this one; the
+    /// descriptor is closed.
+    ///
+    /// # Safety
+    /// The descriptor is of a timeline semaphore, of a device with the same driver and UUIDs.
+    pub unsafe fn import_timeline(&self, fd: OwnedFd) -> Result<UserTimeline> {
+        // SAFETY: as the caller promises.
+        let semaphore = unsafe { Semaphore::import(self.raw(), fd)? };
+        let value = semaphore.value()?;
+        Ok(self.user_timeline(semaphore, value))
     }
 }
 

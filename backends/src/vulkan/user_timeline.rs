@@ -87,9 +87,17 @@ impl UserTimeline {
     /// A descriptor of the semaphore, for another process or API.
     ///
     /// # Errors
-    /// [`Error::Backend`] if semaphores of this device do not go out, or it was adopted or came in itself.
+    /// [`Error::Unsupported`] if semaphores of this device do not go out, or it was adopted or came in
+    /// itself; [`Error::Backend`].
     pub fn export(&self) -> Result<OwnedFd> {
-        Ok(self.line.semaphore().export()?)
+        let semaphore = self.line.semaphore();
+        if !semaphore.goes_out() {
+            return Err(Error::Unsupported(
+                "only what `VulkanDevice::timeline` made goes out, where timeline semaphores of the device \
+                 do (VK_KHR_external_semaphore_fd)",
+            ));
+        }
+        Ok(semaphore.export()?)
     }
 }
 

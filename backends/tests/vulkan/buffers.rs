@@ -421,6 +421,17 @@ fn what_makes_no_sense_is_refused() {
     stage.assert_empty();
 }
 
+/// A stage whose device memory goes out.
+fn exporting() -> Option<Stage> {
+    let setup = Setup::with_vram(16 * MIB).config(|c| c.stable(false));
+    let stage = setup.stage()?;
+    if stage.vulkan.trials().file.is_none() {
+        super::stage::lacks(&"memory of the device goes out as no file");
+        return None;
+    }
+    Some(stage)
+}
+
 fn export(stage: &Stage, bo: &Bo<VulkanDriver>) -> Option<Exported> {
     let mut exported = None;
     let locked = stage.device.exec(OpContext::new(), |t| {
@@ -436,15 +447,9 @@ fn export(stage: &Stage, bo: &Bo<VulkanDriver>) -> Option<Exported> {
 /// What goes out as a descriptor comes in again as the same memory.
 #[test]
 fn memory_goes_out_and_comes_in() {
-    let Some(stage) = Setup::with_vram(16 * MIB)
-        .config(|c| c.stable(false))
-        .stage()
-    else {
+    let Some(stage) = exporting() else {
         return;
     };
-    if stage.vulkan.trials().file.is_none() {
-        return super::stage::lacks(&"memory of the device goes out as no file");
-    }
     let gpu = Gpu::new(&stage);
     let (from, to) = (make(&stage, &info(MIB)), make(&stage, &info(MIB)));
     stage.write(&from, &words(4, 1, MIB)).unwrap();
@@ -493,15 +498,9 @@ fn memory_goes_out_and_comes_in() {
 /// is.
 #[test]
 fn memory_of_others_is_an_object_that_stays() {
-    let Some(stage) = Setup::with_vram(16 * MIB)
-        .config(|c| c.stable(false))
-        .stage()
-    else {
+    let Some(stage) = exporting() else {
         return;
     };
-    if stage.vulkan.trials().file.is_none() {
-        return super::stage::lacks(&"memory of the device goes out as no file");
-    }
     let gpu = Gpu::new(&stage);
     let (from, to) = (make(&stage, &info(MIB)), make(&stage, &info(MIB)));
     stage.validate(&from, &vram()).unwrap();

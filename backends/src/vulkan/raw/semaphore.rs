@@ -13,7 +13,6 @@ pub(in super::super) struct Semaphore {
     raw: Arc<Raw>,
     handle: vk::Semaphore,
     ours: bool,
-    /// It was made to go out as a descriptor.
     goes_out: bool,
 }
 
@@ -111,18 +110,21 @@ impl Semaphore {
         self.raw.said("vkSignalSemaphore", answer)
     }
 
+    /// Whether it was made to go out as a descriptor.
+    pub(in super::super) fn goes_out(&self) -> bool {
+        self.goes_out
+    }
+
     /// A descriptor of it.
     ///
     /// # Errors
-    /// Those of `vkGetSemaphoreFdKHR`; [`VulkanError::Unsuitable`] without the extension, and if it was not
-    /// made to go out.
+    /// Those of `vkGetSemaphoreFdKHR`; [`VulkanError::Unsuitable`] without the extension.
+    ///
+    /// # Panics
+    /// If it does not go out.
     pub(in super::super) fn export(&self) -> Result<OwnedFd, VulkanError> {
+        assert!(self.goes_out, "a semaphore that was not made to go out");
         let functions = self.raw.semaphore_fd()?;
-        if !self.goes_out {
-            return Err(self
-                .raw
-                .lacks("timeline semaphores that go out, or it is another's"));
-        }
         let info = vk::SemaphoreGetFdInfoKHR::default()
             .semaphore(self.handle)
             .handle_type(vk::ExternalSemaphoreHandleTypeFlags::OPAQUE_FD);
