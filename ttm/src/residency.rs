@@ -48,3 +48,4 @@ pub(crate) use copy::View as Look;
 pub use prepare::Prepared;
 pub use suspend::Suspended;
 pub(crate) use suspend::with_ask;
+pub use validate::Rest;

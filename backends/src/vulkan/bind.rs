@@ -13,6 +13,7 @@ use ttm::bo::{Bo, Locked, Reserved};
 use ttm::driver::{Driver, Side};
 use ttm::error::{Error, Result};
 use ttm::fence::{Fence, Usage};
+use ttm::residency::Rest;
 use ttm::sync::{Arc, Mutex};
 
 use super::core::Core;
@@ -41,7 +42,16 @@ pub struct Binding {
 struct Fresh {
     object: usize,
     place: Place,
+    rest: Option<Rest>,
     parts: Parts,
+}
+
+/// Where a buffer is found.
+enum Found {
+    /// Where its object is, behind something.
+    Bound(Bound, Option<Fence>),
+    /// A sparse one that is to be bound there.
+    Elsewhere(Place, Parts),
 }
 
 impl Core {
@@ -82,26 +92,25 @@ impl Core {
                     address: buffer.address(),
                     generation: 0,
                 },
-                Shape::Buffer(shape) => {
-                    let side = reserved.side()?;
-                    let parts = self.sides.parts(&side, shape.want.bytes)?;
-                    let place = place_of(&parts);
-                    if let Some(ready) = shape.bound_at(&place) {
+                Shape::Buffer(shape) => match self.find_bound(shape, &reserved)? {
+                    Found::Bound(bound, ready) => {
                         if let Some(ready) = ready {
                             self.wait_for(&mut waits, &ready)?;
                         }
-                    } else if shape.sparse.is_some() {
+                        bound
+                    }
+                    Found::Elsewhere(place, parts) => {
                         self.check_sparse(shape, &parts)?;
+                        let (object, rest) = (n, reserved.rest());
                         fresh.push(Fresh {
-                            object: n,
+                            object,
                             place,
+                            rest,
                             parts,
                         });
-                    } else {
-                        self.make_here(shape, &side, parts, place, &reserved)?;
+                        shape.look()
                     }
-                    shape.look()
-                }
+                },
             };
             objects.push(bound);
         }
@@ -133,6 +142,28 @@ impl Core {
             self.trash.put(reserved.fences(Usage::Bookkeep), others);
         }
         Ok(Bound::Image { handle, generation })
+    }
+
+    /// Looks whether a buffer is where its object is. One that does not stay is made there if it is not.
+    fn find_bound<D: Driver>(
+        &self,
+        shape: &BufferShape,
+        reserved: &Reserved<'_, D>,
+    ) -> Result<Found> {
+        if let Some((bound, ready)) = shape.bound_where(reserved.rest()) {
+            return Ok(Found::Bound(bound, ready));
+        }
+        let side = reserved.side()?;
+        let parts = self.sides.parts(&side, shape.want.bytes)?;
+        let place = place_of(&parts);
+        if let Some((bound, ready)) = shape.bound_to(&place, reserved.rest()) {
+            return Ok(Found::Bound(bound, ready));
+        }
+        if shape.sparse.is_some() {
+            return Ok(Found::Elsewhere(place, parts));
+        }
+        self.make_here(shape, &side, parts, place, reserved)?;
+        Ok(Found::Bound(shape.look(), None))
     }
 
     fn check_sparse(&self, shape: &BufferShape, parts: &[Part]) -> Result<()> {
@@ -191,6 +222,7 @@ impl Core {
         let mut bound = shape.bound.lock();
         let old = bound.buffer.replace(Arc::new(buffer));
         bound.place = Some(place);
+        bound.rest = reserved.rest();
         bound.generation += 1;
         drop(bound);
         // Others still use the old one.
@@ -246,7 +278,8 @@ impl Core {
             Err(error) => {
                 // What they are bound to now, nobody knows.
                 for one in fresh {
-                    shape_of(one).bound.lock().place = None;
+                    let mut bound = shape_of(one).bound.lock();
+                    (bound.place, bound.rest) = (None, None);
                 }
                 return Err(error);
             }
@@ -256,6 +289,7 @@ impl Core {
             let shape = shape_of(one);
             let mut bound = shape.bound.lock();
             bound.place = Some(one.place.clone());
+            bound.rest = one.rest;
             bound.ready = Some(fence.clone());
             let buffer = shape.sparse.as_ref().expect("sparse ones only");
             kept.extend(

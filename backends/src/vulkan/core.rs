@@ -7,6 +7,7 @@ use placement::MemType;
 use ttm::clock::Clock;
 use ttm::driver::{CopyEngine, CopyJob};
 use ttm::fence::Fence;
+use ttm::sync::atomic::{AtomicUsize, Ordering};
 use ttm::sync::{Arc, Mutex};
 
 use super::bind::Binder;
@@ -29,6 +30,8 @@ pub(super) struct Core {
     pub(super) binder: Binder,
     /// Timelines of users.
     pub(super) lines: Mutex<Vec<Arc<Line>>>,
+    /// How many of them have lost their user.
+    pub(super) leaving: AtomicUsize,
     pub(super) trash: Trash,
     pub(super) known: Known,
     pub(super) sides: Arc<Sides>,
@@ -72,17 +75,23 @@ impl Core {
     /// The user of a timeline has let go of it: it stays until nothing waits for it.
     pub(super) fn forget_line(&self, line: &Arc<Line>) {
         line.leave();
+        self.leaving.fetch_add(1, Ordering::Relaxed);
         self.sweep_lines();
     }
 
     /// Takes timelines that nobody has, and whose points are reached, out of the list: they go after what
     /// was submitted before that, which may wait for them. Answers whether there were some.
     pub(super) fn sweep_lines(&self) -> bool {
+        // Relaxed, here and above: whoever sees it later looks again.
+        if self.leaving.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
         let done: Vec<_> = {
             let mut lines = self.lines.lock();
             lines.extract_if(.., |line| line.is_over()).collect()
         };
         let any = !done.is_empty();
+        self.leaving.fetch_sub(done.len(), Ordering::Relaxed);
         for line in done {
             let after: Vec<Fence> = [self.engine.last(), self.binder.last()]
                 .into_iter()

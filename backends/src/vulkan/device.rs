@@ -13,6 +13,7 @@ use ttm::error::{Error, Result};
 use ttm::fence::{Fence, Usage};
 use ttm::pages::PageSource;
 use ttm::resource::Region;
+use ttm::sync::atomic::AtomicUsize;
 use ttm::sync::{Arc, Mutex};
 
 use crate::host::wall_clock;
@@ -134,6 +135,7 @@ impl VulkanDevice {
                 engine,
                 binder,
                 lines: Mutex::new(Vec::new()),
+                leaving: AtomicUsize::new(0),
                 trash: Trash::default(),
                 known: Known::default(),
                 sides,

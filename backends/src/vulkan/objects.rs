@@ -9,6 +9,7 @@ use placement::{PAGE_SIZE, PageCount};
 use ttm::bo::BoInfo;
 use ttm::error::{Error, Result};
 use ttm::fence::Fence;
+use ttm::residency::Rest;
 use ttm::sync::atomic::{AtomicBool, Ordering};
 use ttm::sync::{Arc, Mutex};
 
@@ -191,6 +192,8 @@ pub(super) struct BufferShape {
 pub(super) struct BoundState {
     /// Where the buffer is bound; nothing if that is not known.
     pub(super) place: Option<Place>,
+    /// The same, as the manager numbers it, if the object rests there.
+    pub(super) rest: Option<Rest>,
     /// Without sparse binding: the buffer there.
     pub(super) buffer: Option<Arc<Buffer>>,
     /// What was bound last is bound after this.
@@ -473,14 +476,37 @@ impl Core {
 }
 
 impl BufferShape {
-    /// Whether the buffer is bound to `place`, and behind what.
-    pub(super) fn bound_at(&self, place: &Place) -> Option<Option<Fence>> {
-        let bound = self.bound.lock();
-        (bound.place.as_ref() == Some(place)).then(|| bound.ready.clone())
+    /// The buffer, and what it was bound behind, if it is bound to where its object rests.
+    pub(super) fn bound_where(&self, rest: Option<Rest>) -> Option<(Bound, Option<Fence>)> {
+        let mut bound = self.bound.lock();
+        if rest.is_none() || bound.rest != rest {
+            return None;
+        }
+        if bound.ready.as_ref().is_some_and(Fence::is_signalled) {
+            bound.ready = None;
+        }
+        Some((self.look_at(&bound), bound.ready.clone()))
+    }
+
+    /// The same if it is bound to `place`, where the object rests.
+    pub(super) fn bound_to(
+        &self,
+        place: &Place,
+        rest: Option<Rest>,
+    ) -> Option<(Bound, Option<Fence>)> {
+        let mut bound = self.bound.lock();
+        if bound.place.as_ref() != Some(place) {
+            return None;
+        }
+        bound.rest = rest;
+        Some((self.look_at(&bound), bound.ready.clone()))
     }
 
     pub(super) fn look(&self) -> Bound {
-        let bound = self.bound.lock();
+        self.look_at(&self.bound.lock())
+    }
+
+    fn look_at(&self, bound: &BoundState) -> Bound {
         let buffer = self.sparse.as_ref().or(bound.buffer.as_ref());
         match buffer {
             Some(buffer) => Bound::Buffer {

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use ttm::fence::Fence;
 use ttm::sync::Mutex;
+use ttm::sync::atomic::{AtomicUsize, Ordering};
 
 /// How many things [`Trash::reap_some`] looks at in any case.
 const SOME: usize = 16;
@@ -13,6 +14,8 @@ const SOME: usize = 16;
 #[derive(Default)]
 pub(super) struct Trash {
     things: Mutex<VecDeque<Thing>>,
+    /// How many there are; changed under the lock.
+    len: AtomicUsize,
 }
 
 type Thing = (Vec<Fence>, Box<dyn Any + Send>);
@@ -21,7 +24,9 @@ impl Trash {
     /// Drops `thing` after the fences: now, or at a later [`Trash::reap`].
     pub(super) fn put(&self, fences: Vec<Fence>, thing: impl Any + Send) {
         if fences.iter().any(|fence| !fence.is_signalled()) {
-            self.things.lock().push_back((fences, Box::new(thing)));
+            let mut things = self.things.lock();
+            things.push_back((fences, Box::new(thing)));
+            self.len.store(things.len(), Ordering::Relaxed);
         }
     }
 
@@ -37,6 +42,10 @@ impl Trash {
     }
 
     fn reap_of(&self, most: usize) -> bool {
+        // Relaxed: whoever sees it later looks again.
+        if self.len.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
         let mut done: Vec<Thing> = Vec::new();
         {
             let mut things = self.things.lock();
@@ -49,6 +58,7 @@ impl Trash {
                     false => things.push_back(thing),
                 }
             }
+            self.len.store(things.len(), Ordering::Relaxed);
         }
         // Outside the lock: things have drops of their own.
         !done.is_empty()
@@ -56,7 +66,10 @@ impl Trash {
 
     /// Drops everything: the device is idle, or gone.
     pub(super) fn empty(&self) {
-        let all = core::mem::take(&mut *self.things.lock());
+        let mut things = self.things.lock();
+        let all = core::mem::take(&mut *things);
+        self.len.store(0, Ordering::Relaxed);
+        drop(things);
         drop(all);
     }
 }

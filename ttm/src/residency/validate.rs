@@ -1,12 +1,20 @@
 //! Making an object resident in one of its places.
 
-use placement::{Place, PlaceFlags, Placement};
+use placement::{MemType, Place, PlaceFlags, Placement};
 
 use crate::bo::{BoCore, BoState, Content};
 use crate::error::{Error, Result};
 use crate::reservation::Held;
 use crate::resource::{Ask, Resource};
 use crate::trace::{Event, Reason};
+
+/// A place in device memory for as long as one object has it: another is not equal to it, were it the same
+/// pages again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rest {
+    mem_type: MemType,
+    number: u64,
+}
 
 impl BoCore {
     /// Makes the object resident in one of `placement`'s places; an empty placement throws the
@@ -64,13 +72,31 @@ impl BoCore {
     #[inline]
     pub(crate) fn is_settled_in(&self, held: &Held<'_>, placement: &Placement) -> bool {
         let state = self.state(held);
+        self.is_still(&state)
+            && state
+                .place_in(placement, false)
+                .is_some_and(|place| place.cache.is_none_or(|mode| mode == state.mode))
+    }
+
+    /// Whether nothing is under way, and nothing lost.
+    #[inline]
+    fn is_still(&self, state: &BoState) -> bool {
         state.moving.is_none()
             && state.suspended.is_none()
             && state.content != Content::Lost
             && state.losses == self.device.losses()
-            && state
-                .place_in(placement, false)
-                .is_some_and(|place| place.cache.is_none_or(|mode| mode == state.mode))
+    }
+
+    /// Where the object rests in device memory.
+    #[inline]
+    pub(super) fn rest(&self, held: &Held<'_>) -> Option<Rest> {
+        let state = self.state(held);
+        let resource = state.resource.as_ref()?;
+        let rests = self.is_still(&state) && !resource.manager().uses_frames();
+        rests.then(|| Rest {
+            mem_type: resource.mem_type(),
+            number: resource.node().to_key(),
+        })
     }
 
     fn no_space(&self, placement: &Placement) -> Error {

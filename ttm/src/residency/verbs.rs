@@ -16,6 +16,7 @@ use super::check::{Checked, Violation};
 use super::prepare::Prepared;
 use super::reclaim::Givers;
 use super::suspend::{Suspended, with_ask};
+use super::validate::Rest;
 
 impl<D: Driver> Reserved<'_, D> {
     /// Makes the object resident in one of `placement`'s places, evicting others if nothing else
@@ -83,6 +84,14 @@ impl<D: Driver> Reserved<'_, D> {
     /// As [`Reserved::read`].
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.with_ask(|ask| self.bo.write(&self.held(), offset, bytes, ask))
+    }
+
+    /// Where the object rests in device memory, for those who note what they made of [`Reserved::side`]:
+    /// while it is the same, so is that. `None` elsewhere, while it moves, and once its content is lost.
+    #[must_use]
+    #[inline]
+    pub fn rest(&self) -> Option<Rest> {
+        self.bo.rest(&self.held())
     }
 
     /// What a device is handed to reach the object where it is now. Valid while the reservation

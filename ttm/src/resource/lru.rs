@@ -47,7 +47,7 @@ pub(crate) struct NodeId {
 }
 
 impl NodeId {
-    pub(super) const fn to_key(self) -> u64 {
+    pub(crate) const fn to_key(self) -> u64 {
         (self.generation as u64) << 32 | self.index as u64
     }
 
