@@ -12,15 +12,7 @@ use ttm::context::OpContext;
 use ttm::trace::Event;
 
 use support::words::{compare, image, read_all};
-use support::{PAGE, Setup, World, system, vram};
-
-/// Numbers that are the same each time.
-fn draw(state: &mut u64, below: u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    (*state >> 33) % below
-}
+use support::{PAGE, Setup, World, draw, system, vram};
 
 /// An object, how often it was written, and of what size it is.
 struct Written {
@@ -111,7 +103,12 @@ fn a_put_or_take_beside_a_failing_device_loses_nothing() {
     let bo = world.create_in(4 * PAGE, &vram());
     world.write_image(&bo, 1, 1).unwrap();
     assert!(cache.put(4, bo));
+    let in_frames = world.create_in(2 * PAGE, &system());
+    world.write_image(&in_frames, 1, 1).unwrap();
+    assert!(cache.put(2, in_frames));
     world.device.set_lost();
+    let in_frames = cache.take(&2).expect("system memory is not lost");
+    world.assert_image(&in_frames, 1, 1);
     assert!(cache.take(&4).is_none(), "what it held is gone");
     assert_eq!(cache.usage().gone, 1);
     let nowhere = world.device.create(BoInfo::new(4 * PAGE), ()).unwrap();

@@ -19,7 +19,7 @@ use ttm::sync::Arc;
 use ttm::trace::Event;
 
 use support::words::{compare, image, read_all};
-use support::{PAGE, Setup, World, pages, system, vram};
+use support::{PAGE, Setup, World, draw, pages, system, vram};
 
 type Object = Bo<SimDriver>;
 
@@ -58,14 +58,6 @@ fn of_group(world: &World, n: u64, group: &Arc<Group>) -> Object {
 
 fn advise(world: &World, bo: &Object, advice: Advice) -> bool {
     world.with(bo, |r| Ok(r.advise(advice))).unwrap()
-}
-
-/// Numbers that are the same each time.
-fn draw(state: &mut u64, below: u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    (*state >> 33) % below
 }
 
 #[test]

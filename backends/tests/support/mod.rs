@@ -51,6 +51,14 @@ pub(crate) fn system() -> Placement {
 /// No test has so many events unless something goes round in circles.
 const ENDLESS: usize = 500_000;
 
+/// Numbers that are the same each time.
+pub(crate) fn draw(state: &mut u64, below: u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    (*state >> 33) % below
+}
+
 /// Every event, in order.
 #[derive(Default)]
 pub(crate) struct Log {

@@ -20,7 +20,7 @@ impl BoCore {
     /// [`Error::ContentLost`] if the copy failed and the old place is gone too.
     pub(super) fn settle(&self, held: &Held<'_>, state: &mut BoState) -> Result<()> {
         self.take_back(held, state);
-        let lost = state.losses != self.device.losses() && !state.has_frames();
+        let lost = self.lost_its_memory(state);
         let Some(moving) = &state.moving else {
             if lost && state.content == Content::Kept {
                 self.lose(state);
@@ -52,6 +52,11 @@ impl BoCore {
                 self.roll_back(held, state, *moving, error)
             }
         }
+    }
+
+    /// Whether the object is in memory of a device that was lost since it came there.
+    pub(super) fn lost_its_memory(&self, state: &BoState) -> bool {
+        state.losses != self.device.losses() && !state.has_frames()
     }
 
     /// The content went with its memory.

@@ -15,7 +15,9 @@ impl BoCore {
         self.with_free(|held| {
             let mut state = self.state(held);
             self.pay(&mut state);
-            let spare = state.may_be_spare() && self.device.driver.reusable(&*self.object);
+            let spare = self.is_there(&state)
+                && state.stands_alone()
+                && self.device.driver.reusable(&*self.object);
             if spare {
                 state.advise(Advice::DontNeed, self.last_use());
             }
@@ -28,9 +30,7 @@ impl BoCore {
     pub(crate) fn take_spare(&self) -> bool {
         self.with_free(|held| {
             let mut state = self.state(held);
-            let there = state.resource.is_some()
-                && matches!(state.content, Content::Fresh | Content::Kept)
-                && state.losses == self.device.losses();
+            let there = self.is_there(&state);
             if there {
                 state.advise(Advice::WillNeed, self.last_use());
             }
@@ -38,14 +38,20 @@ impl BoCore {
         })
         .unwrap_or(false)
     }
+
+    /// Whether the object has a place of its own, with what was in it.
+    fn is_there(&self, state: &BoState) -> bool {
+        let resource = state.resource.as_ref();
+        resource.is_some_and(|resource| !resource.flags().contains(PlaceFlags::TEMPORARY))
+            && matches!(state.content, Content::Fresh | Content::Kept)
+            && !self.lost_its_memory(state)
+    }
 }
 
 impl BoState {
-    fn may_be_spare(&self) -> bool {
-        let resource = self.resource.as_ref();
-        resource.is_some_and(|resource| !resource.flags().contains(PlaceFlags::TEMPORARY))
-            && matches!(self.content, Content::Fresh | Content::Kept)
-            && self.pins == 0
+    /// Whether nothing keeps the object, and nobody but its user sees it.
+    fn stands_alone(&self) -> bool {
+        self.pins == 0
             && self.bulk.is_none()
             && self.suspended.is_none()
             && self.sharing.is_none()
