@@ -617,8 +617,8 @@ impl ttm::dma::CacheOps for Noted {
 /// For devices that do not see the caches, they are maintained by who can.
 #[test]
 fn caches_are_maintained_for_devices_that_do_not_see_them() {
-    let _left = NothingLeft::expected();
     use ttm::cache::Maintenance;
+    let _left = NothingLeft::expected();
     let noted = ttm::sync::Arc::new(Noted::default());
     let ops = ttm::sync::Arc::clone(&noted) as ttm::sync::Arc<dyn ttm::dma::CacheOps>;
     let source = MemfdPages::new().unwrap().not_snooped(ops);

@@ -18,7 +18,7 @@ use ::core::marker::PhantomData;
 
 use placement::PageCount;
 
-use crate::driver::{BoKind, Driver};
+use crate::driver::{BoKind, Driver, typed};
 use crate::reservation::Reservation;
 use crate::resource::{Bulk, Group};
 use crate::sync::Arc;
@@ -178,7 +178,7 @@ impl<D: Driver> Bo<D> {
     /// What the driver keeps for it.
     #[must_use]
     pub fn object(&self) -> &D::Object {
-        self.core.object_of::<D>()
+        typed::<D>(&*self.core.object)
     }
 
     /// Whether somebody holds its reservation at this moment.

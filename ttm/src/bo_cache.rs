@@ -16,8 +16,6 @@
 //! leaves before everything else, and without being copied. A cache has a limit of bytes all the same,
 //! and its [service](BoCache::service) drops what nobody came for.
 //!
-//! [`Advice::DontNeed`]: crate::driver::Advice::DontNeed
-//!
 //! ```
 //! use core::time::Duration;
 //! use ttm::bo::BoInfo;

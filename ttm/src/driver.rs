@@ -223,7 +223,9 @@ pub(crate) trait AnyDriver: Send + Sync {
 /// Puts a driver's object type back.
 pub(crate) struct Typed<D>(pub(crate) Arc<D>);
 
-fn typed<D: Driver>(object: &dyn Any) -> &D::Object {
+/// What a driver keeps for an object, as what it is.
+#[inline]
+pub(crate) fn typed<D: Driver>(object: &dyn Any) -> &D::Object {
     object
         .downcast_ref()
         .expect("a device makes all its objects with its driver's object type")

@@ -101,11 +101,10 @@ impl Core {
                     }
                     Found::Elsewhere(place, parts) => {
                         self.check_sparse(shape, &parts)?;
-                        let (object, rest) = (n, reserved.rest());
                         fresh.push(Fresh {
-                            object,
+                            object: n,
                             place,
-                            rest,
+                            rest: reserved.rest(),
                             parts,
                         });
                         shape.look()

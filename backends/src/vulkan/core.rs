@@ -74,8 +74,8 @@ impl Core {
 
     /// The user of a timeline has let go of it: it stays until nothing waits for it.
     pub(super) fn forget_line(&self, line: &Arc<Line>) {
-        line.leave();
         self.leaving.fetch_add(1, Ordering::Relaxed);
+        line.leave();
         self.sweep_lines();
     }
 

@@ -478,14 +478,7 @@ impl Core {
 impl BufferShape {
     /// The buffer, and what it was bound behind, if it is bound to where its object rests.
     pub(super) fn bound_where(&self, rest: Option<Rest>) -> Option<(Bound, Option<Fence>)> {
-        let mut bound = self.bound.lock();
-        if rest.is_none() || bound.rest != rest {
-            return None;
-        }
-        if bound.ready.as_ref().is_some_and(Fence::is_signalled) {
-            bound.ready = None;
-        }
-        Some((self.look_at(&bound), bound.ready.clone()))
+        self.bound_if(|bound| rest.is_some() && bound.rest == rest)
     }
 
     /// The same if it is bound to `place`, where the object rests.
@@ -494,11 +487,26 @@ impl BufferShape {
         place: &Place,
         rest: Option<Rest>,
     ) -> Option<(Bound, Option<Fence>)> {
+        self.bound_if(|bound| {
+            let there = bound.place.as_ref() == Some(place);
+            if there {
+                bound.rest = rest;
+            }
+            there
+        })
+    }
+
+    fn bound_if(
+        &self,
+        there: impl FnOnce(&mut BoundState) -> bool,
+    ) -> Option<(Bound, Option<Fence>)> {
         let mut bound = self.bound.lock();
-        if bound.place.as_ref() != Some(place) {
+        if !there(&mut bound) {
             return None;
         }
-        bound.rest = rest;
+        if bound.ready.as_ref().is_some_and(Fence::is_signalled) {
+            bound.ready = None;
+        }
         Some((self.look_at(&bound), bound.ready.clone()))
     }
 

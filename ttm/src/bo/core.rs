@@ -5,7 +5,7 @@ use core::any::Any;
 use placement::{CacheMode, MemType, PageCount, PageRange, PlaceFlags, Placement};
 
 use crate::device::DeviceCore;
-use crate::driver::{Advice, BoFacts, BoKind, Driver};
+use crate::driver::{Advice, BoFacts, BoKind};
 use crate::fence::{Fence, Usage};
 use crate::reservation::{Borrowed, Held, Lockable, LockedBy, Member, Reservation};
 use crate::resource::{Bulk, Group, Home, Manager, Resource, UNNEEDED, level_of};
@@ -236,14 +236,6 @@ impl BoCore {
     /// Whether the last handle is gone.
     pub(crate) fn is_released(&self) -> bool {
         self.handles.load(Ordering::Acquire) == 0
-    }
-
-    /// What the driver keeps for it.
-    #[inline]
-    pub(crate) fn object_of<D: Driver>(&self) -> &D::Object {
-        self.object
-            .downcast_ref()
-            .expect("a device makes all its objects with its driver's object type")
     }
 
     /// What drivers are told.

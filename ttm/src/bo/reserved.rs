@@ -6,7 +6,7 @@ use core::marker::PhantomData;
 use placement::{MemType, PageRange};
 
 use crate::bo::{Bo, BoCore, BulkGroup, Content};
-use crate::driver::{Advice, BoFacts, Driver};
+use crate::driver::{Advice, BoFacts, Driver, typed};
 use crate::error::{Error, Result};
 use crate::fault::Site;
 use crate::fence::{Fence, Usage};
@@ -190,7 +190,7 @@ impl<'t, D: Driver> Reserved<'t, D> {
     /// What the driver keeps for it.
     #[must_use]
     pub fn object(&self) -> &'t D::Object {
-        self.bo.object_of::<D>()
+        typed::<D>(&*self.bo.object)
     }
 
     /// The object.

@@ -201,23 +201,20 @@ unsafe extern "system" fn create_semaphore(
     }
     // SAFETY: the caller hands in a valid structure.
     let mut info = unsafe { *info };
+    let counts;
     if played && in_chain(info.p_next, vk::StructureType::EXPORT_SEMAPHORE_CREATE_INFO).is_some() {
         // The driver knows of no such thing; what else there is in the chain says that it counts.
         let kind = in_chain(info.p_next, vk::StructureType::SEMAPHORE_TYPE_CREATE_INFO);
         let kind = kind.expect("only timelines go out");
         // SAFETY: the type in the chain says what it is.
         let kind = unsafe { *kind.cast::<vk::SemaphoreTypeCreateInfo<'_>>() };
-        let kind = vk::SemaphoreTypeCreateInfo {
+        counts = vk::SemaphoreTypeCreateInfo {
             p_next: core::ptr::null(),
             ..kind
         };
-        info.p_next = (&raw const kind).cast();
-        // SAFETY: the rule at the head; the structure in the chain lives for the call.
-        return unsafe {
-            (real().v1_0.create_semaphore)(device, &raw const info, allocator, semaphore)
-        };
+        info.p_next = (&raw const counts).cast();
     }
-    // SAFETY: the rule at the head.
+    // SAFETY: the rule at the head; what is in the chain lives for the call.
     unsafe { (real().v1_0.create_semaphore)(device, &raw const info, allocator, semaphore) }
 }
 
